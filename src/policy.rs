@@ -1,0 +1,37 @@
+//! Who may do what. Pure.
+//!
+//! Until callers can be told apart there is one rule: whoever reaches the loopback listener may ask for every
+//! Workspace. It is asked on every call all the same, before the cache, so that every face already goes the one way.
+
+use crate::identity::Caller;
+use crate::token::WorkspaceName;
+
+/// What a caller wants to do with a Workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Get its token.
+    Get,
+}
+
+/// What the policy says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Go on.
+    Allow,
+    /// Refuse, with the same answer as for a name that does not exist.
+    Deny,
+}
+
+/// The policy in force.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Policy;
+
+impl Policy {
+    /// Decides one request.
+    pub fn decide(self, caller: &Caller, action: Action, _workspace: &WorkspaceName) -> Decision {
+        match (caller, action) {
+            (Caller::Loopback(address), Action::Get) if address.is_loopback() => Decision::Allow,
+            (Caller::Loopback(_), Action::Get) => Decision::Deny,
+        }
+    }
+}
