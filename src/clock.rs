@@ -78,10 +78,7 @@ impl Simulated {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the wall clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 fn system_wall() -> SystemTime {
     SystemTime::now()
 }

@@ -88,30 +88,17 @@ reasons! {
 impl Error {
     /// A failure that only an operator, or the caller itself, can mend.
     pub fn new(reason: Reason) -> Self {
-        Self {
-            reason,
-            retry_after: None,
-            violation: None,
-        }
+        Self { reason, retry_after: None, violation: None }
     }
 
     /// A failure that may be gone after `delay`.
     pub fn retry(reason: Reason, delay: Duration) -> Self {
-        Self {
-            retry_after: Some(delay),
-            ..Self::new(reason)
-        }
+        Self { retry_after: Some(delay), ..Self::new(reason) }
     }
 
     /// A request whose `field` is wrong.
     pub fn invalid(field: &'static str, description: impl Into<String>) -> Self {
-        let violation = Violation {
-            field,
-            description: description.into(),
-        };
-        Self {
-            violation: Some(violation),
-            ..Self::new(Reason::RequestInvalid)
-        }
+        let violation = Violation { field, description: description.into() };
+        Self { violation: Some(violation), ..Self::new(Reason::RequestInvalid) }
     }
 }

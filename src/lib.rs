@@ -12,10 +12,13 @@
 //! * [`app`] wires them, [`cli`] is what a person types.
 
 pub mod clock;
+pub mod engine;
 pub mod error;
 pub mod identity;
 pub mod lifetime;
 pub mod policy;
 pub mod provider;
 pub mod secret;
+pub mod supervisor;
 pub mod token;
+pub mod upstream;

@@ -52,12 +52,7 @@ const TRUNCATION: Duration = Duration::from_secs(1);
 pub fn decide(sources: Sources, bounds: Bounds) -> Result<Duration, Implausible> {
     let issued = issued_lifetime(sources, bounds)?;
     let left = left_at_answer(sources)?;
-    [issued, left]
-        .into_iter()
-        .flatten()
-        .min()
-        .map(|life| life.min(bounds.longest))
-        .ok_or(Implausible::Unknown)
+    [issued, left].into_iter().flatten().min().map(|life| life.min(bounds.longest)).ok_or(Implausible::Unknown)
 }
 
 /// The life that the token was given when it was minted.
@@ -66,10 +61,7 @@ fn issued_lifetime(sources: Sources, bounds: Bounds) -> Result<Option<Duration>,
         (Some(iat), Some(exp)) => Some(seconds_between(iat, exp).ok_or(Implausible::TooShort)?),
         (None, Some(_) | None) | (Some(_), None) => None,
     };
-    let shortest = [claimed, sources.expires_in, sources.configured]
-        .into_iter()
-        .flatten()
-        .min();
+    let shortest = [claimed, sources.expires_in, sources.configured].into_iter().flatten().min();
     match shortest {
         Some(life) if life < bounds.shortest => Err(Implausible::TooShort),
         Some(life) if Some(life) == claimed => Ok(Some(life.saturating_sub(TRUNCATION))),
@@ -98,17 +90,10 @@ fn seconds_between(from: i64, to: i64) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds {
-        shortest: Duration::from_secs(30),
-        longest: Duration::from_secs(2 * 365 * 86_400),
-    };
+    const BOUNDS: Bounds = Bounds { shortest: Duration::from_secs(30), longest: Duration::from_secs(2 * 365 * 86_400) };
 
     fn jwt(iat: i64, exp: i64) -> Sources {
-        Sources {
-            issued_at: Some(iat),
-            expires_at: Some(exp),
-            ..Sources::default()
-        }
+        Sources { issued_at: Some(iat), expires_at: Some(exp), ..Sources::default() }
     }
 
     fn seconds(result: Result<Duration, Implausible>) -> Result<u64, Implausible> {
@@ -123,29 +108,17 @@ mod tests {
 
     #[test]
     fn the_earliest_plausible_source_wins() {
-        let sensos = Sources {
-            expires_in: Some(Duration::from_secs(86_400)),
-            ..jwt(0, 36_000)
-        };
+        let sensos = Sources { expires_in: Some(Duration::from_secs(86_400)), ..jwt(0, 36_000) };
         assert_eq!(seconds(decide(sensos, BOUNDS)), Ok(35_999));
-        let short = Sources {
-            expires_in: Some(Duration::from_secs(600)),
-            ..jwt(0, 36_000)
-        };
+        let short = Sources { expires_in: Some(Duration::from_secs(600)), ..jwt(0, 36_000) };
         assert_eq!(seconds(decide(short, BOUNDS)), Ok(600));
     }
 
     #[test]
     fn a_token_that_was_minted_earlier_has_only_its_rest() {
-        let rest = Sources {
-            answered_at: Some(14_000),
-            ..jwt(0, 14_400)
-        };
+        let rest = Sources { answered_at: Some(14_000), ..jwt(0, 14_400) };
         assert_eq!(seconds(decide(rest, BOUNDS)), Ok(399));
-        let over = Sources {
-            answered_at: Some(14_400),
-            ..jwt(0, 14_400)
-        };
+        let over = Sources { answered_at: Some(14_400), ..jwt(0, 14_400) };
         assert_eq!(decide(over, BOUNDS), Err(Implausible::AlreadyExpired));
     }
 
@@ -153,19 +126,10 @@ mod tests {
     fn absurd_lives_are_refused_or_capped() {
         assert_eq!(decide(jwt(100, 100), BOUNDS), Err(Implausible::TooShort));
         assert_eq!(decide(jwt(100, 50), BOUNDS), Err(Implausible::TooShort));
-        assert_eq!(
-            decide(jwt(i64::MIN, i64::MAX), BOUNDS),
-            Err(Implausible::TooShort)
-        );
+        assert_eq!(decide(jwt(i64::MIN, i64::MAX), BOUNDS), Err(Implausible::TooShort));
         assert_eq!(decide(jwt(0, i64::MAX), BOUNDS), Ok(BOUNDS.longest));
-        assert_eq!(
-            decide(Sources::default(), BOUNDS),
-            Err(Implausible::Unknown)
-        );
-        let no_life = Sources {
-            expires_in: Some(Duration::ZERO),
-            ..Sources::default()
-        };
+        assert_eq!(decide(Sources::default(), BOUNDS), Err(Implausible::Unknown));
+        let no_life = Sources { expires_in: Some(Duration::ZERO), ..Sources::default() };
         assert_eq!(decide(no_life, BOUNDS), Err(Implausible::TooShort));
     }
 }

@@ -81,9 +81,6 @@ impl Failure {
 impl FetchError {
     /// A failure of this kind, described in our own words.
     pub fn new(kind: Failure, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
-        }
+        Self { kind, detail: detail.into() }
     }
 }

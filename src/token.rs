@@ -84,11 +84,7 @@ pub struct Fingerprint([u8; 16]);
 impl Fingerprint {
     /// The fingerprint of a token.
     pub fn of(value: &AccessToken) -> Self {
-        let digest: [u8; 32] = Sha256::new()
-            .chain_update(b"tb-fp-v1")
-            .chain_update(value.expose())
-            .finalize()
-            .into();
+        let digest: [u8; 32] = Sha256::new().chain_update(b"tb-fp-v1").chain_update(value.expose()).finalize().into();
         let mut first = [0; 16];
         first.copy_from_slice(digest.split_at(16).0);
         Self(first)
@@ -122,11 +118,7 @@ impl Validity {
     /// `serve_margin` is cut to a tenth of the lifetime.
     pub fn new(started: Now, lifetime: Duration, serve_margin: Duration) -> Self {
         let margin = serve_margin.min(lifetime / 10);
-        Self {
-            started,
-            lifetime,
-            margin,
-        }
+        Self { started, lifetime, margin }
     }
 
     /// The monotonic end.
@@ -142,10 +134,7 @@ impl Validity {
     /// Time left by the stricter of the two clocks; zero when it is over.
     pub fn remaining(&self, now: Now) -> Duration {
         let mono = self.deadline().saturating_duration_since(now.mono);
-        let wall = self
-            .expires_at()
-            .duration_since(now.wall)
-            .unwrap_or_default();
+        let wall = self.expires_at().duration_since(now.wall).unwrap_or_default();
         mono.min(wall)
     }
 
@@ -164,10 +153,6 @@ pub struct Token {
     pub value: AccessToken,
     /// How it is presented.
     pub presentation: Presentation,
-    /// How long it may be served.
-    pub validity: Validity,
-    /// When a caller that keeps it should ask again.
-    pub refresh_after: SystemTime,
     /// Orders the tokens of this Workspace.
     pub generation: u64,
     /// Names it in logs and reports.
@@ -190,11 +175,7 @@ pub struct Presentation {
 impl Presentation {
     /// `Authorization: Bearer …`, as most APIs want it.
     pub fn bearer() -> Self {
-        Self {
-            token_type: "Bearer".to_owned(),
-            header_name: "authorization".to_owned(),
-            ..Self::default()
-        }
+        Self { token_type: "Bearer".to_owned(), header_name: "authorization".to_owned(), ..Self::default() }
     }
 }
 
@@ -205,10 +186,7 @@ mod tests {
     #[test]
     fn names_are_rejected_never_normalised() {
         for good in ["a", "demo/emnify", "team-1/a.b_c", &"x".repeat(128)] {
-            assert_eq!(
-                WorkspaceName::parse(good).map(|n| n.to_string()),
-                Ok(good.to_owned())
-            );
+            assert_eq!(WorkspaceName::parse(good).map(|n| n.to_string()), Ok(good.to_owned()));
         }
         let bad = [
             ("", InvalidName::Empty),
@@ -230,20 +208,13 @@ mod tests {
     #[test]
     fn a_fingerprint_can_be_computed_by_anyone() {
         // printf 'tb-fp-v1%s' abc | openssl dgst -sha256 -binary | head -c 16 | basenc --base64url
-        assert_eq!(
-            Fingerprint::of(&AccessToken::new("abc")).to_string(),
-            "MuKcNVrA5JdLBEuiqcxaYQ"
-        );
+        assert_eq!(Fingerprint::of(&AccessToken::new("abc")).to_string(), "MuKcNVrA5JdLBEuiqcxaYQ");
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_stricter_clock_wins() {
         let clock = crate::clock::Clock::simulated();
-        let validity = Validity::new(
-            clock.now(),
-            Duration::from_secs(1000),
-            Duration::from_secs(5),
-        );
+        let validity = Validity::new(clock.now(), Duration::from_secs(1000), Duration::from_secs(5));
         assert_eq!(validity.remaining(clock.now()), Duration::from_secs(1000));
         clock.step_wall_ms(400_000);
         assert_eq!(validity.remaining(clock.now()), Duration::from_secs(600));
@@ -255,11 +226,7 @@ mod tests {
     async fn less_than_the_margin_counts_as_expired() {
         let clock = crate::clock::Clock::simulated();
         let validity = Validity::new(clock.now(), Duration::from_secs(20), Duration::from_secs(5));
-        assert_eq!(
-            validity.margin,
-            Duration::from_secs(2),
-            "at most a tenth of the life"
-        );
+        assert_eq!(validity.margin, Duration::from_secs(2), "at most a tenth of the life");
         tokio::time::advance(Duration::from_millis(17_999)).await;
         assert!(validity.is_servable(clock.now()));
         tokio::time::advance(Duration::from_millis(1)).await;

@@ -1,0 +1,505 @@
+//! Every decision about one Workspace: serve, wait, renew when, back off how long, forget. Pure.
+//!
+//! A [`Plan`] is a value: events go in with the time and a random number, a decision comes out, nothing else happens.
+//! It knows no token, only its fingerprint and its validity. The driver (`engine::entry`) acts on the decisions; the
+//! upstream's queue (`engine::upstream`) decides when a flight that is asked for may start.
+
+mod trouble;
+
+use super::schedule;
+use crate::clock::Now;
+use crate::error::{Error, Reason};
+use crate::provider::Failure;
+use crate::token::{Fingerprint, Validity};
+use crate::upstream::KeepWarm;
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+use trouble::Trouble;
+
+pub use trouble::{BREAKER_OPEN, MIN_RETRY};
+
+/// A Workspace that nobody has asked for in this time, or in a whole lifetime of its token, is let go.
+const IDLE_AFTER: Duration = Duration::from_secs(600);
+/// What is kept of the learned floor with every renewal that went well.
+const UNLEARN: f64 = 0.9;
+
+/// What an operator set for a Workspace.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rules {
+    /// Less than this left counts as expired; at most a tenth of the life.
+    pub serve_margin: Duration,
+    /// The least time between exchanges that callers can force; at most a tenth of the life.
+    pub min_gap: Duration,
+    /// Whether it is renewed when nobody asks.
+    pub keep_warm: KeepWarm,
+}
+
+/// Whose turn it is when not everything may start at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Urgency {
+    /// A renewal well ahead of expiry: nobody waits.
+    Background,
+    /// Somebody waits, or will soon.
+    Waiting,
+}
+
+/// The answer to a caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Hand out the token in hand.
+    Serve,
+    /// Hand it out, and put a renewal of this urgency into the queue.
+    ServeAndRenew(Urgency),
+    /// Wait for the flight, which stands in the queue or is under way.
+    Wait,
+    /// Refuse.
+    Refuse {
+        /// What the caller is told.
+        error: Error,
+        /// Whether a probe before the back-off ends may find the upstream recovered.
+        probe: bool,
+    },
+}
+
+/// What to do when a timer fires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tick {
+    /// Put a renewal into the queue.
+    Renew(Urgency),
+    /// Nothing yet: come back then.
+    Later(Instant),
+    /// Nothing at all, until somebody asks.
+    Rest,
+}
+
+/// What a flight came back with, as far as decisions go.
+pub type Arrival = Result<Arrived, Failure>;
+
+/// A token that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrived {
+    /// Names it.
+    pub fingerprint: Fingerprint,
+    /// What is left of its life, counted from the start of the flight.
+    pub lifetime: Duration,
+}
+
+/// Permission to fly; handed back on landing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// When the flight started: before the request was sent.
+    pub started: Now,
+    epoch: u64,
+    /// A report of a rejected token brought it about.
+    reported: bool,
+}
+
+/// What a landing means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Landing {
+    /// The Workspace was forgotten or re-keyed meanwhile: throw the answer away.
+    Discarded,
+    /// A new token: publish it.
+    Replaced(Held),
+    /// The same token again: keep the one in hand.
+    Kept(Held),
+    /// No usable token: whoever waits is told this. The token in hand, if any, stays.
+    Failed(Error),
+}
+
+/// The token in hand, as far as decisions go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// How long it may be served.
+    pub validity: Validity,
+    /// When its renewal is due, on the monotonic clock.
+    pub renew_at: Instant,
+    /// Names it.
+    pub fingerprint: Fingerprint,
+}
+
+/// Two numbers that decisions need from outside.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Chance {
+    /// The fraction of the life after which renewal is due: `engine::schedule`.
+    pub renew_fraction: f64,
+    /// Uniform in `[0, 1)`.
+    pub random: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flight {
+    Grounded,
+    Queued,
+    Flying,
+}
+
+/// How a Workspace stands, for health and for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// No token, and nobody asks.
+    Idle,
+    /// No token yet; one is being fetched.
+    Warming,
+    /// A valid token.
+    Fresh,
+    /// A valid token whose renewal is overdue.
+    Stale,
+    /// The token expired and no other could be had.
+    Expired,
+    /// The upstream refuses the credential.
+    Rejected,
+    /// Withdrawn by an operator.
+    Frozen,
+}
+
+/// The state of one Workspace.
+#[derive(Debug)]
+pub struct Plan {
+    rules: Rules,
+    held: Option<Held>,
+    flight: Flight,
+    trouble: Option<Trouble>,
+    last_attempt: Option<Instant>,
+    /// The longest life that the upstream is known to give: that of its newest token.
+    learned_lifetime: Option<Duration>,
+    /// Renewal before this fraction of the life brought nothing: the same token again, or a refusal.
+    renew_floor: f64,
+    /// Exchanges that reports brought about since a renewal by plan.
+    reported_in_a_row: u32,
+    /// The flight that is asked for is for a report.
+    report_pending: bool,
+    /// A new credential waits for the old one's flight to land.
+    rekeyed: bool,
+    frozen: bool,
+    /// Counts what makes an answer under way worthless.
+    epoch: u64,
+}
+
+impl Plan {
+    /// A Workspace without a token.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            held: None,
+            flight: Flight::Grounded,
+            trouble: None,
+            last_attempt: None,
+            learned_lifetime: None,
+            renew_floor: 0.0,
+            reported_in_a_row: 0,
+            report_pending: false,
+            rekeyed: false,
+            frozen: false,
+            epoch: 0,
+        }
+    }
+
+    /// Somebody asks for a token with at least `min_validity` left.
+    pub fn ask(&mut self, now: Now, min_validity: Duration) -> Answer {
+        if self.frozen {
+            return refuse(Error::new(Reason::WorkspaceFrozen));
+        }
+        if self.servable(now).is_some_and(|held| held.validity.remaining(now) >= min_validity) {
+            return self.serve(now);
+        }
+        if self.learned_lifetime.is_some_and(|longest| min_validity > longest) {
+            return refuse(Error::new(Reason::LifetimeUnsatisfiable));
+        }
+        let gap = match self.servable(now) {
+            Some(_) => self.gap_left(now, self.min_gap()),
+            None => Duration::ZERO,
+        };
+        self.wait_for_exchange(now, Error::retry(Reason::RenewalTooSoon, gap))
+    }
+
+    /// Somebody says that the upstream rejects the token with this fingerprint.
+    pub fn report(&mut self, now: Now, rejected: Fingerprint) -> Answer {
+        let Some(held) = self.servable(now).filter(|_| !self.frozen) else {
+            return self.ask(now, Duration::ZERO);
+        };
+        if held.fingerprint != rejected {
+            return self.serve(now);
+        }
+        let doubled = self.min_gap() * 2_u32.pow(self.reported_in_a_row.min(5));
+        let gap = self.gap_left(now, doubled);
+        let was_grounded = self.flight == Flight::Grounded;
+        let answer = self.wait_for_exchange(now, Error::retry(Reason::ReportThrottled, gap));
+        if was_grounded && answer == Answer::Wait {
+            self.reported_in_a_row += 1;
+            self.report_pending = true;
+        }
+        answer
+    }
+
+    /// A timer fired, or the wall clock was stepped. `idle` is the time since the last read.
+    pub fn tick(&mut self, now: Now, idle: Duration) -> Tick {
+        if self.frozen || self.flight != Flight::Grounded || !self.is_wanted(idle) {
+            return Tick::Rest;
+        }
+        match self.next_due() {
+            Some(due) if now.mono < due && !self.renewal_is_due(now) => Tick::Later(due),
+            Some(due) if self.in_back_off(now) => Tick::Later(due),
+            Some(_) | None => {
+                self.flight = Flight::Queued;
+                Tick::Renew(self.urgency(now))
+            }
+        }
+    }
+
+    /// The queue says that the flight may start, in a back-off too if it is a probe. `None`: it is not wanted any more,
+    /// may not be tried again yet, or one is under way.
+    pub fn start(&mut self, now: Now) -> Option<Ticket> {
+        if self.frozen || self.flight == Flight::Flying {
+            return None;
+        }
+        if !self.may_probe(now) {
+            self.flight = Flight::Grounded;
+            return None;
+        }
+        self.flight = Flight::Flying;
+        self.last_attempt = Some(now.mono);
+        let reported = std::mem::take(&mut self.report_pending);
+        Some(Ticket { started: now, epoch: self.epoch, reported })
+    }
+
+    /// The flight came back.
+    pub fn landed(&mut self, now: Now, ticket: Ticket, arrival: Arrival, chance: Chance) -> Landing {
+        self.flight = Flight::Grounded;
+        if ticket.epoch != self.epoch {
+            self.try_new_credential();
+            return Landing::Discarded;
+        }
+        match arrival {
+            Ok(arrived) => self.arrived(now, ticket, arrived, chance),
+            Err(failure) => self.failed(now, failure, chance),
+        }
+    }
+
+    /// The credential changed: whatever is under way is worthless, what the old one brought upon itself is forgiven, and
+    /// the new one is tried at once. The token in hand is served until then.
+    pub fn rekey(&mut self) {
+        self.epoch += 1;
+        self.trouble = None;
+        self.renew_floor = 0.0;
+        self.reported_in_a_row = 0;
+        self.report_pending = false;
+        self.rekeyed = true;
+        if self.flight == Flight::Grounded {
+            self.try_new_credential();
+        }
+    }
+
+    /// Withdraws the Workspace: no token is served, none is fetched.
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+        self.forget_token();
+    }
+
+    /// Takes the withdrawal back. Starts without a token.
+    pub fn unfreeze(&mut self) {
+        self.frozen = false;
+    }
+
+    /// Drops the token and whatever is under way.
+    pub fn forget_token(&mut self) {
+        self.epoch += 1;
+        self.held = None;
+        self.learned_lifetime = None;
+        self.unqueue();
+    }
+
+    /// Whether a flight stands in the queue and has not started.
+    pub fn is_queued(&self) -> bool {
+        self.flight == Flight::Queued
+    }
+
+    /// Whether nothing is under way and nothing stands in the queue.
+    pub fn is_at_rest(&self) -> bool {
+        self.flight == Flight::Grounded
+    }
+
+    /// When the next timer should fire.
+    pub fn next_due(&self) -> Option<Instant> {
+        let retry = self.trouble.as_ref().map(Trouble::retry_at);
+        retry.or_else(|| self.held.map(|held| held.renew_at))
+    }
+
+    /// How the Workspace stands.
+    pub fn state(&self, now: Now) -> State {
+        let rejected = self.trouble.as_ref().is_some_and(Trouble::is_rejection);
+        match self.servable(now) {
+            _ if self.frozen => State::Frozen,
+            Some(_) if rejected => State::Rejected,
+            Some(_) if self.renewal_is_due(now) => State::Stale,
+            Some(_) => State::Fresh,
+            None if rejected => State::Rejected,
+            None if self.trouble.is_some() => State::Expired,
+            None if self.flight != Flight::Grounded => State::Warming,
+            None => State::Idle,
+        }
+    }
+
+    fn serve(&mut self, now: Now) -> Answer {
+        let may_renew = self.flight == Flight::Grounded && !self.in_back_off(now);
+        if may_renew && self.renewal_is_due(now) {
+            self.flight = Flight::Queued;
+            return Answer::ServeAndRenew(self.urgency(now));
+        }
+        Answer::Serve
+    }
+
+    /// Joins the flight, or asks for one unless a back-off or a gap forbids it.
+    fn wait_for_exchange(&mut self, now: Now, too_soon: Error) -> Answer {
+        if self.flight != Flight::Grounded {
+            return Answer::Wait;
+        }
+        if let Some(trouble) = self.trouble.as_ref().filter(|trouble| now.mono < trouble.retry_at()) {
+            return Answer::Refuse { error: trouble.error(now.mono), probe: trouble.is_transient() };
+        }
+        if too_soon.retry_after.is_some_and(|gap| !gap.is_zero()) {
+            return refuse(too_soon);
+        }
+        self.flight = Flight::Queued;
+        Answer::Wait
+    }
+
+    fn arrived(&mut self, now: Now, ticket: Ticket, arrived: Arrived, chance: Chance) -> Landing {
+        let same = self.held.filter(|held| held.fingerprint == arrived.fingerprint);
+        let validity = match same {
+            Some(held) => vouched_again(held.validity, ticket, arrived.lifetime, now),
+            None => Validity::new(ticket.started, arrived.lifetime, self.rules.serve_margin),
+        };
+        if !validity.is_servable(now) {
+            return self.failed(now, Failure::Malformed, chance);
+        }
+        self.trouble = None;
+        let renew_at = match same {
+            Some(_) => self.after_no_progress(validity, now),
+            None => self.after_progress(ticket, validity, chance),
+        };
+        let held = Held { validity, renew_at, fingerprint: arrived.fingerprint };
+        self.held = Some(held);
+        match same {
+            Some(_) => Landing::Kept(held),
+            None => Landing::Replaced(held),
+        }
+    }
+
+    fn failed(&mut self, now: Now, failure: Failure, chance: Chance) -> Landing {
+        let left = self.servable(now).map(|held| held.validity.remaining(now) - held.validity.margin);
+        if let (Failure::Rejected, Some(held)) = (failure, self.servable(now)) {
+            self.renew_floor = schedule::later_than(held.validity, now);
+        }
+        let trouble = Trouble::after(self.trouble.take(), failure, now.mono, left, chance.random);
+        let error = trouble.error(now.mono);
+        self.trouble = Some(trouble);
+        Landing::Failed(error)
+    }
+
+    /// A new token: plan its renewal, and unlearn a little of what earlier refusals taught.
+    fn after_progress(&mut self, ticket: Ticket, validity: Validity, chance: Chance) -> Instant {
+        self.learned_lifetime = Some(validity.lifetime);
+        if !ticket.reported {
+            self.reported_in_a_row = 0;
+        }
+        let renew_at = schedule::renew_at(validity, self.renew_floor, chance);
+        self.renew_floor *= UNLEARN;
+        renew_at
+    }
+
+    /// The upstream gave the same token again: ask for the next one later in its life, and remember to.
+    fn after_no_progress(&mut self, validity: Validity, now: Now) -> Instant {
+        self.renew_floor = schedule::later_than(validity, now);
+        let late = schedule::at_fraction(validity, self.renew_floor);
+        late.max(now.mono + self.min_gap().max(MIN_RETRY))
+    }
+
+    fn try_new_credential(&mut self) {
+        if std::mem::take(&mut self.rekeyed) && !self.frozen {
+            self.flight = Flight::Queued;
+        }
+    }
+
+    fn unqueue(&mut self) {
+        if self.flight == Flight::Queued {
+            self.flight = Flight::Grounded;
+        }
+    }
+
+    fn servable(&self, now: Now) -> Option<Held> {
+        self.held.filter(|held| held.validity.is_servable(now))
+    }
+
+    fn renewal_is_due(&self, now: Now) -> bool {
+        self.held.is_some_and(|held| held.renewal_is_due(now))
+    }
+
+    /// No back-off, or one that a recovered upstream ends and that has lasted a little.
+    fn may_probe(&self, now: Now) -> bool {
+        let rested = self.gap_left(now, MIN_RETRY).is_zero();
+        self.trouble.as_ref().is_none_or(|trouble| now.mono >= trouble.retry_at() || (trouble.is_transient() && rested))
+    }
+
+    fn in_back_off(&self, now: Now) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| now.mono < trouble.retry_at())
+    }
+
+    /// Near the end of the life a renewal counts like a waiting caller.
+    fn urgency(&self, now: Now) -> Urgency {
+        match self.held {
+            Some(held) if held.validity.remaining(now) > held.validity.lifetime / 5 => Urgency::Background,
+            Some(_) => Urgency::Waiting,
+            None => Urgency::Background,
+        }
+    }
+
+    fn is_wanted(&self, idle: Duration) -> bool {
+        let lifetime = self.held.map(|held| held.validity.lifetime).unwrap_or_default();
+        match self.rules.keep_warm {
+            KeepWarm::Always => true,
+            KeepWarm::WhileUsed => idle <= lifetime.max(IDLE_AFTER),
+        }
+    }
+
+    fn min_gap(&self) -> Duration {
+        let tenth = self.held.map(|held| held.validity.lifetime / 10);
+        tenth.map_or(self.rules.min_gap, |tenth| self.rules.min_gap.min(tenth))
+    }
+
+    fn gap_left(&self, now: Now, gap: Duration) -> Duration {
+        let since = self.last_attempt.map(|last| now.mono.saturating_duration_since(last));
+        since.map_or(Duration::ZERO, |since| gap.saturating_sub(since))
+    }
+}
+
+impl Held {
+    /// When a caller that keeps the token should ask again: a tenth of the remaining life after the planned renewal.
+    pub fn refresh_after(&self) -> SystemTime {
+        let started = self.validity.started;
+        let planned = self.renew_at.saturating_duration_since(started.mono);
+        let spare = self.validity.lifetime.saturating_sub(planned);
+        started.wall + planned + spare / 10
+    }
+
+    /// Due by either clock: a wall clock stepped forward brings the renewal forward, as it does the expiry.
+    pub fn renewal_is_due(&self, now: Now) -> bool {
+        let started = self.validity.started;
+        let age = self.renew_at.saturating_duration_since(started.mono);
+        now.mono >= self.renew_at || now.wall >= started.wall + age
+    }
+}
+
+fn refuse(error: Error) -> Answer {
+    Answer::Refuse { error, probe: false }
+}
+
+/// The same token once more. Its end stays where it was on the monotonic clock, or moves nearer; the wall end is taken
+/// anew, because a stepped wall clock may have declared it over while the upstream still vouches for it.
+fn vouched_again(held: Validity, ticket: Ticket, left: Duration, now: Now) -> Validity {
+    let end = held.deadline().min(ticket.started.mono + left);
+    let age = now.mono.saturating_duration_since(held.started.mono);
+    let wall = now.wall.checked_sub(age).unwrap_or(now.wall);
+    let lifetime = end.saturating_duration_since(held.started.mono);
+    Validity { started: Now { mono: held.started.mono, wall }, lifetime, ..held }
+}
