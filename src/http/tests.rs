@@ -169,7 +169,7 @@ fn options_that_make_no_client_are_refused() {
     });
     assert_eq!(broken.err(), Some(Error::Build));
     let key_only = |o: &mut Options| {
-        o.client_identity_pem = Some(crate::secret::LongLivedSecret::new("hunter2"))
+        o.client_identity_pem = Some(crate::secret::LongLivedSecret::new("hunter2"));
     };
     assert_eq!(refused(key_only), Some(Error::Identity));
     for proxy in [
@@ -208,6 +208,10 @@ impl Lookup for Script {
         };
         Box::pin(async move { Ok(answer.unwrap()) })
     }
+}
+
+fn client(allow_private: &[&str], answers: &[&[IpAddr]]) -> Client {
+    Client::with_lookup(&options(allow_private), Script::new(answers)).unwrap()
 }
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -249,23 +253,22 @@ async fn a_name_leads_only_where_it_may() {
     let (address, _tasks, count) = server().await;
     let url = |scheme: &str, host: &str| format!("{scheme}://{host}:{}/", address.port());
     let refused = Err(SendError::NoAnswer(Cause::Refused));
-    let here = Script::new(&[&[LOOPBACK]]);
 
-    let strict = Client::with_lookup(&options(&[]), here.clone()).unwrap();
+    let strict = client(&[], &[&[LOOPBACK]]);
     assert_eq!(post(&strict, url("https", "cdn.emnify.net")).await, refused);
     assert_eq!(post(&strict, url("http", "cdn.emnify.net")).await, refused);
     assert_eq!(*count.lock().unwrap(), 0, "nothing was connected to");
     assert_eq!(post(&strict, url("http", "localhost")).await, Ok(200));
 
-    let listed = Client::with_lookup(&options(&["mock.internal"]), here).unwrap();
+    let listed = client(&["mock.internal"], &[&[LOOPBACK]]);
     assert_eq!(post(&listed, url("http", "mock.internal")).await, Ok(200));
     assert_eq!(*count.lock().unwrap(), 2);
 }
 
 #[tokio::test]
 async fn a_listed_name_and_localhost_have_limits_too() {
-    let metadata = Script::new(&[&["169.254.169.254".parse().unwrap()]]);
-    let listed = Client::with_lookup(&options(&["mock.internal"]), metadata.clone()).unwrap();
+    let metadata = "169.254.169.254".parse().unwrap();
+    let listed = client(&["mock.internal"], &[&[metadata]]);
     let refused = Err(SendError::NoAnswer(Cause::Refused));
     assert_eq!(
         post(&listed, "http://mock.internal/".to_owned()).await,
@@ -296,8 +299,7 @@ async fn forbidden_addresses_are_dropped_from_a_mixed_answer() {
     let (address, _tasks, count) = server().await;
     let metadata: IpAddr = "169.254.169.254".parse().unwrap();
     let mapped: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
-    let script = Script::new(&[&[metadata, mapped, LOOPBACK]]);
-    let client = Client::with_lookup(&options(&["mock.internal"]), script).unwrap();
+    let client = client(&["mock.internal"], &[&[metadata, mapped, LOOPBACK]]);
     let sent = post(&client, format!("http://mock.internal:{}/", address.port())).await;
     assert_eq!(sent, Ok(200));
     assert_eq!(*count.lock().unwrap(), 1);
