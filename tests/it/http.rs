@@ -1,5 +1,10 @@
 //! The promises of the upstream client, on real sockets. What an upstream can do with an answer is in `provider.rs`.
 
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertificateParams, CertifiedIssuer, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
 use rustls::server::WebPkiClientVerifier;
@@ -102,18 +107,33 @@ async fn a_request_says_no_more_than_it_must() {
     assert_eq!(body, "{\"secret\":\"hunter2\"}");
 }
 
-/// The environment belongs to the whole process, so another one is started.
+/// The environment belongs to the whole process, so another one is started for what depends on it.
+fn another_process(test: &str) -> tokio::process::Command {
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["--exact", test])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    child
+}
+
+async fn passes(mut child: tokio::process::Command) {
+    let output = tokio::time::timeout(LIMIT, child.output()).await;
+    let output = output.unwrap().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
 #[tokio::test]
 async fn the_environments_proxies_are_not_used() {
     let (proxy, port) = listen().await;
-    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
-    child
-        .args(["--exact", "http::a_request_says_no_more_than_it_must"])
-        .env_remove("NO_PROXY")
-        .env_remove("no_proxy")
-        .env_remove("REQUEST_METHOD")
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    let mut child = another_process("http::a_request_says_no_more_than_it_must");
+    for name in ["NO_PROXY", "no_proxy", "REQUEST_METHOD"] {
+        child.env_remove(name);
+    }
     for name in [
         "HTTP_PROXY",
         "HTTPS_PROXY",
@@ -126,11 +146,7 @@ async fn the_environments_proxies_are_not_used() {
     }
     tokio::select! {
         accepted = proxy.accept() => panic!("a proxy of the environment was used: {accepted:?}"),
-        output = tokio::time::timeout(LIMIT, child.output()) => {
-            let output = output.unwrap().unwrap();
-            let text = String::from_utf8(output.stdout).unwrap();
-            assert!(output.status.success() && text.contains("1 passed"), "{text}");
-        }
+        () = passes(child) => {}
     }
 }
 
@@ -223,10 +239,17 @@ async fn the_whole_deadline_covers_the_handshake_too() {
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
+/// Names the file with the key of [`only_the_configured_roots_are_trusted`]'s authority.
+const KEY_FILE: &str = "TOKEN_BROKER_TEST_KEY_FILE";
+
 fn authority() -> Authority {
+    authority_of(KeyPair::generate().unwrap())
+}
+
+fn authority_of(key: KeyPair) -> Authority {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    CertifiedIssuer::self_signed(params, key).unwrap()
 }
 
 /// A certificate for this name, and its key, both PEM.
@@ -274,9 +297,17 @@ async fn over_tls(
     (sent.map(|response| response.head.status), request)
 }
 
+/// Run once more by [`the_machines_roots_are_not_trusted`].
 #[tokio::test]
 async fn only_the_configured_roots_are_trusted() {
-    let (ours, other) = (authority(), authority());
+    let ours = match std::env::var_os(KEY_FILE) {
+        None => authority(),
+        Some(file) => {
+            let key = std::fs::read_to_string(file).unwrap();
+            authority_of(KeyPair::from_pem(&key).unwrap())
+        }
+    };
+    let other = authority();
     let trusting = |authority: &Authority| Options {
         ca_pem: Some(authority.pem().into_bytes()),
         ..options()
@@ -299,6 +330,21 @@ async fn only_the_configured_roots_are_trusted() {
     }
 }
 
+/// In the other process the machine trusts the very authority that the client must not trust.
+#[tokio::test]
+async fn the_machines_roots_are_not_trusted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (key_file, roots_file) = (directory.path().join("key"), directory.path().join("roots"));
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    std::fs::write(&roots_file, authority_of(key).pem()).unwrap();
+    let mut child = another_process("http::only_the_configured_roots_are_trusted");
+    child
+        .env(KEY_FILE, key_file)
+        .env("SSL_CERT_FILE", roots_file);
+    passes(child).await;
+}
+
 #[tokio::test]
 async fn the_client_certificate_is_presented() {
     let (ours, clients) = (authority(), authority());
@@ -319,4 +365,55 @@ async fn the_client_certificate_is_presented() {
             "nothing was said to a client without a certificate"
         );
     }
+}
+
+/// One HTTP/2 exchange whose answer has so many bytes of headers and of body.
+async fn over_http2(header_bytes: usize, body_bytes: usize) -> Result<usize, SendError> {
+    let ours = authority();
+    let (certificate, key) = issue(&ours, "localhost");
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (listener, port) = listen().await;
+    let answer = service_fn(move |_request: hyper::Request<Incoming>| {
+        let body = Full::<Bytes>::from(vec![b' '; body_bytes]);
+        let answer = hyper::Response::builder().header("x-more", "a".repeat(header_bytes));
+        std::future::ready(answer.body(body))
+    });
+    let server = async {
+        let (socket, _) = listener.accept().await.unwrap();
+        let socket = TokioIo::new(acceptor.accept(socket).await.unwrap());
+        let connection = http2::Builder::new(TokioExecutor::new());
+        // The client may cut it, or just go away.
+        drop(connection.serve_connection(socket, answer).await);
+    };
+    let options = Options {
+        ca_pem: Some(ours.pem().into_bytes()),
+        ..options()
+    };
+    let url = format!("https://localhost:{port}/");
+    let (sent, ()) = tokio::join!(post(&options, &url), server);
+    sent.map(|response| response.body.len())
+}
+
+#[tokio::test]
+async fn http2_has_the_same_limits() {
+    assert_eq!(over_http2(1_000, 65_536).await, Ok(65_536));
+    let large_head = over_http2(40_000, 10).await;
+    assert!(
+        matches!(large_head, Err(SendError::NoAnswer(_))),
+        "{large_head:?}"
+    );
+    let large_body = over_http2(10, 65_537).await;
+    assert!(
+        matches!(large_body, Err(SendError::Body(_, Cause::TooLarge))),
+        "{large_body:?}"
+    );
 }
