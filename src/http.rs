@@ -36,7 +36,7 @@ pub const MAX_BODY: usize = 64 * 1024;
 /// How many headers an answer may have over HTTP/1. An API gateway sends about twenty.
 const MAX_HEADERS: usize = 96;
 /// How large the headers of an answer may be over HTTP/2, in bytes. Over HTTP/1 hyper stops at about 400 KiB.
-const MAX_HEADER_LIST: u32 = 32 * 1024;
+const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// How much an upstream may send over HTTP/2 before it is read, in bytes.
 const WINDOW: u32 = 128 * 1024;
 const USER_AGENT: &str = concat!("token-broker/", env!("CARGO_PKG_VERSION"));
