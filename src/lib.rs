@@ -14,7 +14,9 @@
 pub mod clock;
 pub mod engine;
 pub mod error;
+pub mod http;
 pub mod identity;
+pub mod jwt;
 pub mod lifetime;
 pub mod policy;
 pub mod provider;

@@ -1,1 +1,6 @@
 //! The integration tests: one binary, a module per subject.
+
+#[cfg(test)]
+mod http;
+#[cfg(test)]
+mod provider;

@@ -1,0 +1,145 @@
+//! What can be set for an upstream's client, and what is wrong with it.
+
+use super::address::Hosts;
+use crate::secret::LongLivedSecret;
+use std::fmt;
+use std::time::Duration;
+use url::Url;
+
+/// What can be set per upstream.
+pub struct Options {
+    /// How long one attempt may take, from before the name is resolved to the end of the body.
+    pub timeout: Duration,
+    /// How long name resolution, TCP and TLS may take together.
+    pub connect_timeout: Duration,
+    /// Hosts (names or address literals) that may be reached over plain http and in private address space.
+    pub allow_private: Vec<String>,
+    /// The only proxy that is used; `http` or `https`, without userinfo. It resolves the upstream's name, so the check
+    /// of addresses is its own.
+    pub proxy: Option<Url>,
+    /// Certificates (PEM) to trust instead of the bundled roots.
+    pub ca_pem: Option<Vec<u8>>,
+    /// A client certificate chain with its key (PEM, one text).
+    pub client_identity_pem: Option<LongLivedSecret>,
+}
+
+/// What is wrong with the options of a client, or with an upstream's URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// An entry of `allow_private` that is no host.
+    #[error("'{0}' is neither a host name nor an address")]
+    AllowPrivate(String),
+    /// Neither http nor https, or no host.
+    #[error("must be an https URL with a host")]
+    Scheme,
+    /// Plain http to somewhere else.
+    #[error("must be https, unless the host is loopback or listed in allow_private")]
+    Plaintext,
+    /// A user name or password before the host.
+    #[error("must not hold a user name or password")]
+    UserInfo,
+    /// A query or a fragment.
+    #[error("must not hold a query or a fragment")]
+    QueryOrFragment,
+    /// An address literal that is not a public one.
+    #[error(
+        "must not name a private, local or reserved address that is not listed in allow_private"
+    )]
+    PrivateAddress,
+    /// The proxy's URL.
+    #[error(
+        "must be an http or https URL of a host, without user name, password, path, query or fragment"
+    )]
+    Proxy,
+    /// The certificates to trust.
+    #[error("holds no certificate in PEM form that can be read")]
+    Ca,
+    /// The client certificate.
+    #[error("must hold a certificate and its private key in PEM form")]
+    Identity,
+    /// What only shows when everything is put together: mostly a certificate that is PEM outside and broken inside.
+    #[error("the TLS settings do not fit together")]
+    Build,
+}
+
+impl Options {
+    /// Whether an upstream at this URL may be spoken to. Pure; what its name resolves to is judged when connecting.
+    pub fn check_url(&self, url: &Url) -> Result<(), Error> {
+        Hosts::parse(&self.allow_private)?.check(url)
+    }
+
+    pub(super) fn roots(&self) -> Result<Vec<reqwest::Certificate>, Error> {
+        let Some(pem) = &self.ca_pem else {
+            return webpki_root_certs::TLS_SERVER_ROOT_CERTS
+                .iter()
+                .map(|der| reqwest::Certificate::from_der(der))
+                .collect::<Result<_, _>>()
+                .map_err(|error| Error::build(&error));
+        };
+        match reqwest::Certificate::from_pem_bundle(pem) {
+            Ok(roots) if !roots.is_empty() => Ok(roots),
+            Ok(_) | Err(_) => Err(Error::Ca),
+        }
+    }
+
+    pub(super) fn identity(&self) -> Result<Option<reqwest::Identity>, Error> {
+        self.client_identity_pem
+            .as_ref()
+            .map(|pem| reqwest::Identity::from_pem(pem.expose().as_bytes()))
+            .transpose()
+            .or(Err(Error::Identity))
+    }
+
+    pub(super) fn proxy(&self) -> Result<Option<reqwest::Proxy>, Error> {
+        let Some(url) = &self.proxy else {
+            return Ok(None);
+        };
+        let plain = matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && matches!(url.path(), "" | "/")
+            && url.query().is_none()
+            && url.fragment().is_none();
+        if !plain {
+            return Err(Error::Proxy);
+        }
+        reqwest::Proxy::all(url.clone())
+            .map(Some)
+            .or(Err(Error::Proxy))
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+            allow_private: Vec::new(),
+            proxy: None,
+            ca_pem: None,
+            client_identity_pem: None,
+        }
+    }
+}
+
+/// By hand, because a URL shows its password until it has been checked.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("timeout", &self.timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("allow_private", &self.allow_private)
+            .field("proxy", &self.proxy.as_ref().and_then(Url::host_str))
+            .field("ca_pem", &self.ca_pem.is_some())
+            .field("client_identity_pem", &self.client_identity_pem)
+            .finish()
+    }
+}
+
+impl Error {
+    /// reqwest's own words may quote a path or a key file, so they stay here.
+    pub(super) fn build(_error: &reqwest::Error) -> Self {
+        Self::Build
+    }
+}
