@@ -3,7 +3,7 @@
 //!
 //! The modules, in reading order. Arrows point down only (a test keeps it so):
 //!
-//! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`jwt`], [`identity`], [`policy`],
+//! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`upstream`], [`jwt`], [`identity`], [`policy`],
 //!   [`error`], `engine::plan`, `engine::upstream`
 //! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
 //!   (the one upstream HTTP client), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`], [`telemetry`]
@@ -12,10 +12,13 @@
 //! * [`app`] wires them, [`cli`] is what a person types.
 
 pub mod clock;
+pub mod config;
 pub mod error;
+pub mod http;
 pub mod identity;
 pub mod lifetime;
 pub mod policy;
 pub mod provider;
 pub mod secret;
 pub mod token;
+pub mod upstream;
