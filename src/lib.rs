@@ -3,7 +3,7 @@
 //!
 //! The modules, in reading order. Arrows point down only (a test keeps it so):
 //!
-//! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`jwt`], [`identity`], [`policy`],
+//! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`upstream`], [`jwt`], [`identity`], [`policy`],
 //!   [`error`], `engine::plan`, `engine::upstream`
 //! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
 //!   (the one upstream HTTP client), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`], [`telemetry`]
@@ -12,7 +12,7 @@
 //! * [`app`] wires them, [`cli`] is what a person types.
 
 pub mod clock;
-pub mod engine;
+pub mod config;
 pub mod error;
 pub mod http;
 pub mod identity;

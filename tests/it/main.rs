@@ -1,6 +1,2 @@
 //! The integration tests: one binary, a module per subject.
-
-#[cfg(test)]
-mod http;
-#[cfg(test)]
-mod provider;
+mod config;

@@ -1,0 +1,272 @@
+//! The configuration: a TOML file with the environment over it, read into types that hold only valid values.
+//!
+//! Promises: everything that is wrong is reported in one go, each with the path of its key; nothing that is reported
+//! quotes a value, so no secret comes out by an error; reading takes time in proportion to the file, up to 100,000
+//! Workspaces. Every key is described in `docs/configuration.md`, which a test compares with the readers.
+//!
+//! It walks the TOML tree by hand, because deserialisers stop at the first error. It blocks on files; it must not know
+//! what its values are used for, and opens no connection.
+
+mod endpoint;
+mod environment;
+mod explain;
+mod problem;
+mod reader;
+mod scalar;
+mod secret_source;
+mod settings;
+mod upstream;
+mod workspace;
+
+pub use environment::Environment;
+pub use explain::explain;
+pub use problem::{Place, Problem, Problems, Warning};
+pub use settings::{Directives, Engine, Log, LogFormat, Server};
+pub use upstream::Upstream;
+pub use workspace::{Credential, Workspace};
+
+use reader::{OVERLAY_PREFIX, Reading, Section, unknown, variable};
+use secret_source::SecretFiles;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
+use toml::de::DeTable;
+use workspace::KnownUpstreams;
+
+/// The largest configuration file, in bytes: several times what 100,000 Workspaces take.
+const LARGEST_FILE: u64 = 128 * 1024 * 1024;
+
+const ROOT_KEYS: &[&str] = &["server", "log", "engine", "upstreams", "workspaces"];
+
+/// The sections whose scalars the environment may override.
+const OVERLAID: [(&str, &[&str]); 3] = [
+    ("server", settings::SERVER_KEYS),
+    ("log", settings::LOG_KEYS),
+    ("engine", settings::ENGINE_KEYS),
+];
+
+/// A valid configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the broker listens and how it stops.
+    pub server: Server,
+    /// What is logged and how.
+    pub log: Log,
+    /// The limits of the engine.
+    pub engine: Engine,
+    /// The APIs that mint tokens; no name stands twice.
+    pub upstreams: Vec<Upstream>,
+    /// The tenants that tokens are for; no name stands twice, each names an upstream from above.
+    pub workspaces: Vec<Workspace>,
+    /// What works and had better be changed.
+    pub warnings: Vec<Warning>,
+}
+
+impl Config {
+    /// Reads a file and the secrets that it points to. Blocks.
+    pub fn load(path: &Path, environment: &Environment) -> Result<Self, Problems> {
+        let text = read_file(path).map_err(|text| Problem {
+            key: path.display().to_string(),
+            place: Place::Unknown,
+            text,
+        })?;
+        let base_dir = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        Self::parse(
+            &text,
+            base_dir.unwrap_or_else(|| Path::new(".")),
+            environment,
+        )
+    }
+
+    /// Reads a text; relative paths in it are taken from `base_dir`. Blocks on the files that it names.
+    pub fn parse(text: &str, base_dir: &Path, environment: &Environment) -> Result<Self, Problems> {
+        let mut reading = Reading::new(text, base_dir, environment);
+        let document = DeTable::parse(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let (line, column) = reading.line_and_column(start);
+            Problem {
+                key: "configuration".to_owned(),
+                place: Place::Line(line),
+                text: format!("not valid TOML at column {column}: {}", error.message()),
+            }
+        })?;
+        report_unknown_variables(&mut reading);
+        let mut root = reading.root(document.get_ref(), ROOT_KEYS);
+        let config = Self::read(&mut root);
+        match Problems::new(reading.problems) {
+            None => Ok(Self {
+                warnings: reading.warnings,
+                ..config
+            }),
+            Some(problems) => Err(problems),
+        }
+    }
+
+    fn read(root: &mut Section<'_, '_>) -> Self {
+        let server = Server::read(&mut root.overlaid("server", settings::SERVER_KEYS));
+        let log = Log::read(&mut root.overlaid("log", settings::LOG_KEYS));
+        let engine = Engine::read(&mut root.overlaid("engine", settings::ENGINE_KEYS));
+        let mut files = SecretFiles::default();
+        let (upstreams, known) = read_upstreams(root, &mut files);
+        let workspaces = read_workspaces(root, &known, &engine, &mut files);
+        Self {
+            server,
+            log,
+            engine,
+            upstreams,
+            workspaces,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+fn read_upstreams<'t>(
+    root: &mut Section<'_, 't>,
+    files: &mut SecretFiles,
+) -> (Vec<Upstream>, KnownUpstreams<'t>) {
+    let items = root.items("upstreams", "tables, each under [[upstreams]]");
+    let mut upstreams = Vec::with_capacity(items.len());
+    let mut known = KnownUpstreams::new();
+    let mut names = Names::default();
+    for (position, item) in items.iter().enumerate() {
+        let path = format!("upstreams[{position}]");
+        let Some(mut section) = root.reading.item(path, item, upstream::KEYS) else {
+            continue;
+        };
+        let written = section.written("name");
+        names.report_duplicate(&mut section, written, position);
+        let upstream = Upstream::read(&mut section, files);
+        if let Some(written) = written {
+            let name = crate::upstream::UpstreamName::parse(written).ok();
+            known.insert(written, name);
+        }
+        upstreams.extend(upstream);
+    }
+    (upstreams, known)
+}
+
+fn read_workspaces(
+    root: &mut Section<'_, '_>,
+    known: &KnownUpstreams<'_>,
+    engine: &Engine,
+    files: &mut SecretFiles,
+) -> Vec<Workspace> {
+    let items = root.items("workspaces", "tables, each under [[workspaces]]");
+    if items.len() > engine.max_workspaces {
+        let text = format!(
+            "there are {} of them, and engine.max_workspaces allows {}",
+            items.len(),
+            engine.max_workspaces
+        );
+        root.problem_with("workspaces", text);
+        return Vec::new();
+    }
+    if items.is_empty() {
+        root.reading.warn(
+            "workspaces",
+            "there is none, so the broker has nothing to hand out",
+        );
+    }
+    let mut workspaces = Vec::with_capacity(items.len());
+    let mut names = Names::default();
+    for (position, item) in items.iter().enumerate() {
+        let path = format!("workspaces[{position}]");
+        let Some(mut section) = root.reading.item(path, item, workspace::KEYS) else {
+            continue;
+        };
+        let written = section.written("name");
+        names.report_duplicate(&mut section, written, position);
+        workspaces.extend(Workspace::read(&mut section, known, files));
+    }
+    workspaces
+}
+
+/// The names of an array's items, and which item had each first.
+#[derive(Debug, Default)]
+struct Names<'t>(HashMap<&'t str, usize>);
+
+impl<'t> Names<'t> {
+    fn report_duplicate(
+        &mut self,
+        section: &mut Section<'_, 't>,
+        name: Option<&'t str>,
+        position: usize,
+    ) {
+        let Some(name) = name else { return };
+        let first = *self.0.entry(name).or_insert(position);
+        if first != position {
+            let array = section
+                .path()
+                .split('[')
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            section.problem_with(
+                "name",
+                format!("is also the name of {array}[{first}]; each name may stand once"),
+            );
+        }
+    }
+}
+
+fn report_unknown_variables(reading: &mut Reading<'_>) {
+    let known: Vec<String> = OVERLAID
+        .iter()
+        .flat_map(|(section, keys)| keys.iter().map(|key| variable(section, key)))
+        .collect();
+    for name in reading.environment.names_with(OVERLAY_PREFIX) {
+        if !known.contains(&name) {
+            let text = unknown("variable", &name, known.iter().map(String::as_str));
+            reading.problem(name, Place::Unknown, text);
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let cannot = |error: std::io::Error| format!("the configuration file can't be read: {error}");
+    if !fs::metadata(path).map_err(cannot)?.is_file() {
+        return Err("the configuration file is not a regular file".to_owned());
+    }
+    let mut text = String::new();
+    let mut bounded = File::open(path).map_err(cannot)?.take(LARGEST_FILE + 1);
+    bounded.read_to_string(&mut text).map_err(cannot)?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(format!(
+            "the configuration file is larger than {LARGEST_FILE} bytes"
+        ));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_described() {
+        let document = include_str!("../docs/configuration.md");
+        let sections = [
+            ROOT_KEYS,
+            settings::SERVER_KEYS,
+            settings::LOG_KEYS,
+            settings::ENGINE_KEYS,
+            upstream::KEYS,
+            upstream::BUDGET_KEYS,
+            upstream::CERTIFICATE_KEYS,
+            workspace::KEYS,
+            workspace::CREDENTIAL_KEYS,
+            secret_source::KEYS,
+        ];
+        for key in sections.concat() {
+            let forms = [
+                format!("| `{key}` |"),
+                format!("## `[{key}]`"),
+                format!("## `[[{key}]]`"),
+            ];
+            assert!(forms.iter().any(|form| document.contains(form)), "{key}");
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Where secrets come from: a file of their own, one key of a file that holds many, or (unwisely) the environment.
+//!
+//! No sentence made here quotes a path, a key or a variable's name: any of them may be a secret in the wrong place.
+
+use super::reader::{Reading, Section, Value};
+use super::scalar::text;
+use crate::secret::LongLivedSecret;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::fs::{self, File, Metadata};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// The keys of a secret source.
+pub(super) const KEYS: &[&str] = &["file", "key", "env"];
+
+/// The longest secret, in bytes.
+const LONGEST_SECRET: usize = 16 * 1024;
+/// The largest file with many secrets, in bytes: room for 100,000 tokens of a kilobyte.
+const LARGEST_KEYED_FILE: usize = 128 * 1024 * 1024;
+
+const EXPECTED: &str = "{ file = … }, { file = …, key = … } or { env = … }";
+const INLINE: &str =
+    "secrets come from { file = … } or { env = … }, never from the configuration itself";
+
+/// The files with many secrets that were read so far, each once.
+#[derive(Debug, Default)]
+pub(super) struct SecretFiles {
+    keyed: HashMap<PathBuf, Option<Keyed>>,
+    warned: HashSet<PathBuf>,
+}
+
+/// A file with many secrets; `None` stands for a value that is no text.
+struct Keyed(HashMap<String, Option<Zeroizing<String>>>);
+
+impl fmt::Debug for Keyed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keyed({} secrets)", self.0.len())
+    }
+}
+
+/// What a section says of a secret.
+enum Source<'t> {
+    File(&'t str),
+    Key(&'t str, &'t str),
+    Variable(&'t str),
+}
+
+impl SecretFiles {
+    /// The secret that `key` of a section points to.
+    pub(super) fn secret(
+        &mut self,
+        section: &mut Section<'_, '_>,
+        key: &str,
+    ) -> Option<LongLivedSecret> {
+        match section.find(key) {
+            Some(found) if !matches!(found.value, Value::Table(_)) => {
+                let text = match found.value {
+                    Value::Text(_) => INLINE.to_owned(),
+                    other => other.instead_of(EXPECTED),
+                };
+                section.problem(key, found.place, text);
+                return None;
+            }
+            Some(_) => {}
+            None => {
+                let text = format!("is missing; expected {EXPECTED}");
+                section.problem(key, section.place(), text);
+                return None;
+            }
+        }
+        let mut table = section.table(key, KEYS);
+        let source = Source::read(&mut table)?;
+        let (path, place) = (table.path().to_owned(), table.place());
+        match self.resolve(table.reading, &path, &source) {
+            Ok(secret) => secret,
+            Err(text) => {
+                table.reading.problem(path, place, text);
+                None
+            }
+        }
+    }
+
+    /// `Ok(None)` where the cause is reported already.
+    fn resolve(
+        &mut self,
+        reading: &mut Reading<'_>,
+        path: &str,
+        source: &Source<'_>,
+    ) -> Result<Option<LongLivedSecret>, String> {
+        match source {
+            Source::File(file) => {
+                let file = reading.base_dir.join(file);
+                let content = self.content(reading, path, &file, LONGEST_SECRET + 2)?;
+                checked(&content).map(Some)
+            }
+            Source::Key(file, key) => {
+                let file = reading.base_dir.join(file);
+                if !self.keyed.contains_key(&file) {
+                    let content = self.content(reading, path, &file, LARGEST_KEYED_FILE);
+                    let keyed = content.and_then(|content| Keyed::parse(&file, &content));
+                    let (keyed, wrong) =
+                        keyed.map_or_else(|text| (None, Some(text)), |k| (Some(k), None));
+                    self.keyed.insert(file, keyed);
+                    return match wrong {
+                        Some(text) => Err(text),
+                        None => self.resolve(reading, path, source),
+                    };
+                }
+                match self.keyed.get(&file) {
+                    Some(Some(keyed)) => checked(keyed.get(key)?).map(Some),
+                    Some(None) | None => Ok(None),
+                }
+            }
+            Source::Variable(name) => {
+                reading.warn(path, "a secret in the environment can be read by every child process and in /proc; use { file = … }");
+                let value = reading.environment.get(name);
+                let value = value.ok_or("the environment variable that it names is not set")?;
+                let value = value
+                    .to_str()
+                    .ok_or("the environment variable that it names is not valid text")?;
+                checked(value).map(Some)
+            }
+        }
+    }
+
+    /// A file's text; warns once if everyone may read it.
+    fn content(
+        &mut self,
+        reading: &mut Reading<'_>,
+        path: &str,
+        file: &Path,
+        limit: usize,
+    ) -> Result<Zeroizing<String>, String> {
+        let (content, metadata) = read_file(file, limit).map_err(|text| {
+            let base = reading.base_dir.display();
+            format!("{text} (relative paths are taken from {base})")
+        })?;
+        if is_world_readable(&metadata) && self.warned.insert(file.to_owned()) {
+            reading.warn(path, "the file can be read by everyone on this machine; take that right away (chmod o-r)");
+        }
+        Ok(content)
+    }
+
+    /// The PEM file that `key` of a section names, as text.
+    pub(super) fn pem(
+        &mut self,
+        section: &mut Section<'_, '_>,
+        key: &str,
+        kind: Pem,
+    ) -> Option<Zeroizing<String>> {
+        let name = section.read(key, text("the path of a PEM file"))?;
+        let (path, file) = (section.path_of(key), section.reading.base_dir.join(name));
+        let content = match kind {
+            Pem::Certificates => read_file(&file, LARGEST_PEM).map(|(content, _)| content),
+            Pem::PrivateKey => self.content(section.reading, &path, &file, LARGEST_PEM),
+        };
+        match content.and_then(|content| kind.check(&content).map(|()| content)) {
+            Ok(content) => Some(content),
+            Err(text) => {
+                section.problem_with(key, text);
+                None
+            }
+        }
+    }
+}
+
+/// The largest PEM file, in bytes: a system's whole bundle of roots is a quarter of it.
+const LARGEST_PEM: usize = 1024 * 1024;
+
+/// What a PEM file must hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Pem {
+    Certificates,
+    PrivateKey,
+}
+
+impl Pem {
+    fn check(self, content: &str) -> Result<(), String> {
+        use rustls::pki_types::pem::PemObject as _;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        use zeroize::Zeroize as _;
+        let bytes = content.as_bytes();
+        match self {
+            Self::Certificates => {
+                let mut found = CertificateDer::pem_slice_iter(bytes).peekable();
+                let is_good =
+                    found.peek().is_some() && found.all(|certificate| certificate.is_ok());
+                is_good
+                    .then_some(())
+                    .ok_or_else(|| "the file must hold certificates in PEM form".to_owned())
+            }
+            Self::PrivateKey => match PrivateKeyDer::from_pem_slice(bytes) {
+                Ok(mut key) => {
+                    key.zeroize();
+                    Ok(())
+                }
+                Err(_) => Err("the file must hold a private key in PEM form".to_owned()),
+            },
+        }
+    }
+}
+
+impl<'t> Source<'t> {
+    fn read(table: &mut Section<'_, 't>) -> Option<Self> {
+        let file = table.read("file", text("the path of a file"));
+        let key = table.read("key", text("a key of the file"));
+        let variable = table.read("env", text("the name of an environment variable"));
+        match [table.has("file"), table.has("key"), table.has("env")] {
+            [true, false, false] => file.map(Self::File),
+            [true, true, false] => file.zip(key).map(|(file, key)| Self::Key(file, key)),
+            [false, false, true] => variable.map(Self::Variable),
+            _ => {
+                let (path, place) = (table.path().to_owned(), table.place());
+                table
+                    .reading
+                    .problem(path, place, format!("expected {EXPECTED}"));
+                None
+            }
+        }
+    }
+}
+
+impl Keyed {
+    fn parse(file: &Path, content: &str) -> Result<Self, String> {
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            return serde_json::from_str(content).map_err(|error| {
+                let (line, column) = (error.line(), error.column());
+                format!("the file is not one JSON object with each key once (line {line}, column {column})")
+            });
+        }
+        let table = toml::de::DeTable::parse(content).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let before = content.as_bytes().iter().take(start);
+            let line = before.filter(|byte| **byte == b'\n').count() + 1;
+            format!(
+                "the file is not valid TOML (line {line}): {}",
+                error.message()
+            )
+        })?;
+        let entries = table.into_inner().into_iter().map(|(key, value)| {
+            let secret = match value.into_inner() {
+                toml::de::DeValue::String(text) => Some(Zeroizing::new(text.into_owned())),
+                _ => None,
+            };
+            (key.into_inner().into_owned(), secret)
+        });
+        Ok(Self(entries.collect()))
+    }
+
+    fn get(&self, key: &str) -> Result<&str, String> {
+        match self.0.get(key) {
+            Some(Some(secret)) => Ok(secret),
+            Some(None) => Err("the file holds no text under that key".to_owned()),
+            None => Err("the file has no such key".to_owned()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Keyed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(KeyedVisitor)
+    }
+}
+
+struct KeyedVisitor;
+
+impl<'de> Visitor<'de> for KeyedVisitor {
+    type Value = Keyed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keyed, A::Error> {
+        let mut secrets = HashMap::new();
+        while let Some((key, value)) = map.next_entry::<String, serde_json::Value>()? {
+            let secret = match value {
+                serde_json::Value::String(text) => Some(Zeroizing::new(text)),
+                _ => None,
+            };
+            if secrets.insert(key, secret).is_some() {
+                return Err(A::Error::custom("a key stands twice"));
+            }
+        }
+        Ok(Keyed(secrets))
+    }
+}
+
+/// A secret as it may be sent: without the newline that editors leave at its end.
+fn checked(text: &str) -> Result<LongLivedSecret, String> {
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err("the secret is empty".to_owned());
+    }
+    if secret.len() > LONGEST_SECRET {
+        return Err("the secret is longer than 16 KiB".to_owned());
+    }
+    if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("the secret must be printable ASCII without white space".to_owned());
+    }
+    Ok(LongLivedSecret::new(secret))
+}
+
+/// A regular file of at most `limit` bytes.
+fn read_file(file: &Path, limit: usize) -> Result<(Zeroizing<String>, Metadata), String> {
+    let cannot = |error: std::io::Error| format!("the file can't be read: {error}");
+    let metadata = fs::metadata(file).map_err(cannot)?;
+    if !metadata.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    // Room for all of it at once: a buffer that grows would leave copies behind.
+    let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    let mut content = Zeroizing::new(String::with_capacity(length.min(limit) + 1));
+    let mut bounded = File::open(file).map_err(cannot)?.take(limit as u64 + 1);
+    bounded.read_to_string(&mut content).map_err(cannot)?;
+    if content.len() > limit {
+        return Err(format!("the file is larger than {limit} bytes"));
+    }
+    Ok((content, metadata))
+}
+
+#[cfg(unix)]
+fn is_world_readable(metadata: &Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    metadata.permissions().mode() & 0o004 != 0
+}
+
+#[cfg(not(unix))]
+fn is_world_readable(_: &Metadata) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_one_printable_word() {
+        for good in ["abc", "abc\n", "abc\r\n", &"x".repeat(LONGEST_SECRET)] {
+            assert!(checked(good).is_ok(), "{good:?}");
+        }
+        for bad in [
+            "",
+            "\n",
+            "a b",
+            " abc",
+            "abc \n",
+            "a\nb",
+            "a\tb",
+            "ä",
+            "\u{feff}abc",
+            "a\0",
+            &"x".repeat(LONGEST_SECRET + 1),
+        ] {
+            assert!(checked(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn keyed_files_are_toml_or_json() {
+        let toml = Keyed::parse(Path::new("s.toml"), "\"team/a\" = \"one\"\nb = 2\n").unwrap();
+        let json = Keyed::parse(Path::new("s.json"), r#"{"team/a": "one", "b": 2}"#).unwrap();
+        for keyed in [toml, json] {
+            assert_eq!(keyed.get("team/a"), Ok("one"));
+            assert!(keyed.get("b").is_err());
+            assert!(keyed.get("c").is_err());
+        }
+    }
+
+    #[test]
+    fn a_broken_keyed_file_is_told_by_its_line_and_not_quoted() {
+        let rows = [
+            ("s.json", "{\"a\": \"s3cret\",\n\"a\": \"s3cret\"}"),
+            ("s.json", "{\"a\":\n\"s3cret\" \"s3cret\"}"),
+            ("s.toml", "a = \"s3cret\"\nb = s3cret"),
+            ("s.toml", "a = \"s3cret\"\na = \"s3cret\""),
+        ];
+        for (file, content) in rows {
+            let error = Keyed::parse(Path::new(file), content).unwrap_err();
+            assert!(error.contains("line 2"), "{error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+        let error = Keyed::parse(Path::new("s.json"), "\"s3cret\"").unwrap_err();
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+}

@@ -1,0 +1,213 @@
+//! `[[upstreams]]`: the APIs that mint tokens, with their limits and how they are reached.
+
+use super::endpoint;
+use super::reader::{Section, Value};
+use super::scalar::{choice, days, duration, fraction, integer, minutes, parsed, seconds};
+use super::secret_source::{Pem, SecretFiles};
+use super::settings::{LONGEST_TIMEOUT, as_count};
+use crate::http;
+use crate::lifetime::Bounds;
+use crate::secret::LongLivedSecret;
+use crate::upstream::{Budget, UpstreamKind, UpstreamName};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+use url::Url;
+
+/// The keys of an upstream and of the tables in it.
+pub(super) const KEYS: &[&str] = &[
+    "name",
+    "kind",
+    "url",
+    "timeout",
+    "connect_timeout",
+    "max_concurrent",
+    "budget",
+    "renew_at",
+    "shortest_lifetime",
+    "longest_lifetime",
+    "allow_private",
+    "proxy",
+    "ca_file",
+    "client_certificate",
+];
+pub(super) const BUDGET_KEYS: &[&str] = &["logins", "per"];
+pub(super) const CERTIFICATE_KEYS: &[&str] = &["cert_file", "key_file"];
+
+const KINDS: [(&str, UpstreamKind); 1] = [("emnify", UpstreamKind::Emnify)];
+
+/// One upstream.
+#[derive(Debug)]
+pub struct Upstream {
+    /// What Workspaces call it.
+    pub name: UpstreamName,
+    /// Which API it speaks.
+    pub kind: UpstreamKind,
+    /// Where it is; the path ends with `/`.
+    pub base_url: Url,
+    /// How many exchanges may be under way at once.
+    pub max_concurrent: NonZeroUsize,
+    /// How many logins it allows.
+    pub budget: Budget,
+    /// The part of a token's life after which it is renewed, 0.1 to 0.95.
+    pub renew_at: f64,
+    /// Which lifetimes are plausible.
+    pub bounds: Bounds,
+    /// How it is reached.
+    pub http: http::Options,
+}
+
+impl Upstream {
+    /// `None` where a problem left nothing to put in place.
+    pub(super) fn read(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> Option<Self> {
+        let name_expected = "a name of a-z, 0-9, '.', '_' and '-'";
+        let name = section.require(
+            "name",
+            name_expected,
+            parsed(name_expected, UpstreamName::parse),
+        );
+        let kind = section.require("kind", "\"emnify\"", choice(&KINDS));
+        let max_concurrent = section
+            .read("max_concurrent", integer(1..=10_000))
+            .unwrap_or(16);
+        let renew_at = section
+            .read("renew_at", fraction(0.1..=0.95))
+            .unwrap_or(0.5);
+        let budget = budget(section);
+        let bounds = bounds(section);
+        let http = http_options(section, files);
+        let base_url = base_url(section, kind, &http);
+        Some(Self {
+            name: name?,
+            kind: kind?,
+            base_url: base_url?,
+            max_concurrent: NonZeroUsize::new(as_count(max_concurrent))?,
+            budget: budget?,
+            renew_at,
+            bounds,
+            http,
+        })
+    }
+}
+
+/// What emnify's documentation states: 100 logins in 5 minutes, and where its API is.
+fn default_url(kind: UpstreamKind) -> &'static str {
+    match kind {
+        UpstreamKind::Emnify => "https://cdn.emnify.net",
+    }
+}
+
+fn base_url(
+    section: &mut Section<'_, '_>,
+    kind: Option<UpstreamKind>,
+    http: &http::Options,
+) -> Option<Url> {
+    let allowed = &http.allow_private;
+    let url = if section.has("url") {
+        let parse = |text| endpoint::base_url(text, allowed);
+        section.read("url", parsed("an https URL", parse))?
+    } else {
+        endpoint::base_url(default_url(kind?), allowed).ok()?
+    };
+    if http.proxy.is_some() && url.scheme() != "https" {
+        section.problem_with(
+            "proxy",
+            "works only with an https url: a proxy would see the secrets of a plain one",
+        );
+    }
+    Some(url)
+}
+
+fn budget(section: &mut Section<'_, '_>) -> Option<Budget> {
+    let mut table = section.table("budget", BUDGET_KEYS);
+    let logins = table.read("logins", integer(1..=1_000_000)).unwrap_or(100);
+    let per = table
+        .read("per", duration(seconds(1)..=days(31)))
+        .unwrap_or(minutes(5));
+    NonZeroU32::new(logins).map(|logins| Budget { logins, per })
+}
+
+fn bounds(section: &mut Section<'_, '_>) -> Bounds {
+    let range = seconds(1)..=days(3_650);
+    let shortest = section.read("shortest_lifetime", duration(range.clone()));
+    let longest = section.read("longest_lifetime", duration(range));
+    let bounds = Bounds {
+        shortest: shortest.unwrap_or(seconds(30)),
+        longest: longest.unwrap_or(days(730)),
+    };
+    if bounds.shortest > bounds.longest {
+        section.problem_with(
+            "longest_lifetime",
+            "must not be less than shortest_lifetime",
+        );
+    }
+    bounds
+}
+
+fn http_options(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> http::Options {
+    let (timeout, connect_timeout) = timeouts(section);
+    let proxy = parsed("an http or https URL", endpoint::proxy_url);
+    http::Options {
+        timeout,
+        connect_timeout,
+        allow_private: allow_private(section),
+        proxy: section.read("proxy", proxy),
+        ca_pem: files
+            .pem(section, "ca_file", Pem::Certificates)
+            .map(|pem| pem.as_bytes().to_vec()),
+        client_identity_pem: client_identity(section, files),
+    }
+}
+
+/// Connecting is part of the whole: its default gives way to a shorter timeout.
+fn timeouts(section: &mut Section<'_, '_>) -> (Duration, Duration) {
+    let range = Duration::from_millis(10)..=LONGEST_TIMEOUT;
+    let timeout = section
+        .read("timeout", duration(range.clone()))
+        .unwrap_or(seconds(10));
+    let Some(connect) = section.read("connect_timeout", duration(range)) else {
+        return (timeout, seconds(3).min(timeout));
+    };
+    if connect > timeout {
+        section.problem_with("connect_timeout", "must not be longer than timeout");
+    }
+    (timeout, connect)
+}
+
+fn allow_private(section: &mut Section<'_, '_>) -> Vec<String> {
+    let items = section.items("allow_private", "an array of host names and IP addresses");
+    let mut hosts = Vec::with_capacity(items.len());
+    for (position, item) in items.iter().enumerate() {
+        let expected = "a host name or an IP address";
+        match parsed(expected, endpoint::host)(Value::of(item.get_ref())) {
+            Ok(host) => hosts.push(host),
+            Err(text) => {
+                let place = section.reading.place(item);
+                section.problem(&format!("allow_private[{position}]"), place, text);
+            }
+        }
+    }
+    hosts
+}
+
+/// The certificate chain, then its key, in one text.
+fn client_identity(
+    section: &mut Section<'_, '_>,
+    files: &mut SecretFiles,
+) -> Option<LongLivedSecret> {
+    if !section.has("client_certificate") {
+        return None;
+    }
+    let mut table = section.table("client_certificate", CERTIFICATE_KEYS);
+    for key in CERTIFICATE_KEYS {
+        // Only that it is there: what is in it is read below.
+        table.require(key, "the path of a PEM file", |_| Ok(()));
+    }
+    let chain = files.pem(&mut table, "cert_file", Pem::Certificates);
+    let key = files.pem(&mut table, "key_file", Pem::PrivateKey);
+    let (chain, key) = (chain?, key?);
+    let mut both = String::with_capacity(chain.len() + key.len() + 1);
+    both.push_str(&chain);
+    both.push('\n');
+    both.push_str(&key);
+    Some(LongLivedSecret::new(both))
+}
