@@ -17,20 +17,15 @@ stage() { printf '\n== test: %s (at %d s)\n' "$1" "$SECONDS"; }
 fail() { printf 'test.sh: %s\n' "$1" >&2; exit 1; }
 
 as_root() {
-  if [ "$(id -u)" -eq 0 ]; then
-    "$@"
-  else
-    sudo -n "$@" || fail "needs root to run: $*"
-  fi
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
 # Debian packages. The lists are fetched once, and only if the packages can't be had without: they age, and a new
 # machine has none.
 apt_install() {
-  command -v apt-get >/dev/null || fail "please install: $*"
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" && return
-  as_root apt-get update -q
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
+  local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@")
+  as_root "${install[@]}" && return
+  as_root apt-get update -q && as_root "${install[@]}" || fail "please install: $*"
 }
 
 need_rust() {
@@ -61,12 +56,30 @@ need_buf() {
   "$VENV/bin/pip" install --quiet "buf-bin==$BUF_VERSION"
 }
 
-# The client that README shows.
+# The go command to build with: the one at hand, or where that is too old a newer one, which it fetches as a module,
+# with its checksum. Modules can't carry the right to be executed.
+go_command() {
+  local version go
+  version=$(go env GOVERSION)
+  if [ "$(printf '%s\n' go1.21 "$version" | sort -V | head -n 1)" = go1.21 ]; then
+    command -v go
+    return
+  fi
+  go=$(go mod download -modcacherw -json \
+    "golang.org/toolchain@v0.0.1-$GO_TOOLCHAIN.$(go env GOHOSTOS)-$(go env GOHOSTARCH)" |
+    sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  chmod -R +x "$go/bin" "$go/pkg/tool"
+  printf '%s\n' "$go/bin/go"
+}
+
+# The client that README shows. The link carries the version, so that a new one is noticed.
 need_grpcurl() {
   [ -x "$TOOLS/grpcurl-$GRPCURL_VERSION" ] && return
   command -v go >/dev/null || apt_install golang-go
   mkdir -p "$TOOLS"
-  GOBIN="$PWD/$TOOLS" GOFLAGS=-trimpath go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL_VERSION"
+  local go
+  go=$(go_command)
+  GOBIN="$PWD/$TOOLS" "$go" install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL_VERSION"
   ln -f "$TOOLS/grpcurl" "$TOOLS/grpcurl-$GRPCURL_VERSION"
 }
 
