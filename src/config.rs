@@ -40,11 +40,8 @@ const LARGEST_FILE: u64 = 128 * 1024 * 1024;
 const ROOT_KEYS: &[&str] = &["server", "log", "engine", "upstreams", "workspaces"];
 
 /// The sections whose scalars the environment may override.
-const OVERLAID: [(&str, &[&str]); 3] = [
-    ("server", settings::SERVER_KEYS),
-    ("log", settings::LOG_KEYS),
-    ("engine", settings::ENGINE_KEYS),
-];
+const OVERLAID: [(&str, &[&str]); 3] =
+    [("server", settings::SERVER_KEYS), ("log", settings::LOG_KEYS), ("engine", settings::ENGINE_KEYS)];
 
 /// A valid configuration.
 #[derive(Debug)]
@@ -66,19 +63,10 @@ pub struct Config {
 impl Config {
     /// Reads a file and the secrets that it points to. Blocks.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, Problems> {
-        let text = read_file(path).map_err(|text| Problem {
-            key: path.display().to_string(),
-            place: Place::Unknown,
-            text,
-        })?;
-        let base_dir = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        Self::parse(
-            &text,
-            base_dir.unwrap_or_else(|| Path::new(".")),
-            environment,
-        )
+        let text =
+            read_file(path).map_err(|text| Problem { key: path.display().to_string(), place: Place::Unknown, text })?;
+        let base_dir = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Self::parse(&text, base_dir.unwrap_or_else(|| Path::new(".")), environment)
     }
 
     /// Reads a text; relative paths in it are taken from `base_dir`. Blocks on the files that it names.
@@ -97,10 +85,7 @@ impl Config {
         let mut root = reading.root(document.get_ref(), ROOT_KEYS);
         let config = Self::read(&mut root);
         match Problems::new(reading.problems) {
-            None => Ok(Self {
-                warnings: reading.warnings,
-                ..config
-            }),
+            None => Ok(Self { warnings: reading.warnings, ..config }),
             Some(problems) => Err(problems),
         }
     }
@@ -112,21 +97,11 @@ impl Config {
         let mut files = SecretFiles::default();
         let (upstreams, known) = read_upstreams(root, &mut files);
         let workspaces = read_workspaces(root, &known, &engine, &mut files);
-        Self {
-            server,
-            log,
-            engine,
-            upstreams,
-            workspaces,
-            warnings: Vec::new(),
-        }
+        Self { server, log, engine, upstreams, workspaces, warnings: Vec::new() }
     }
 }
 
-fn read_upstreams<'t>(
-    root: &mut Section<'_, 't>,
-    files: &mut SecretFiles,
-) -> (Vec<Upstream>, KnownUpstreams<'t>) {
+fn read_upstreams<'t>(root: &mut Section<'_, 't>, files: &mut SecretFiles) -> (Vec<Upstream>, KnownUpstreams<'t>) {
     let items = root.items("upstreams", "tables, each under [[upstreams]]");
     let mut upstreams = Vec::with_capacity(items.len());
     let mut known = KnownUpstreams::new();
@@ -156,19 +131,13 @@ fn read_workspaces(
 ) -> Vec<Workspace> {
     let items = root.items("workspaces", "tables, each under [[workspaces]]");
     if items.len() > engine.max_workspaces {
-        let text = format!(
-            "there are {} of them, and engine.max_workspaces allows {}",
-            items.len(),
-            engine.max_workspaces
-        );
+        let text =
+            format!("there are {} of them, and engine.max_workspaces allows {}", items.len(), engine.max_workspaces);
         root.problem_with("workspaces", text);
         return Vec::new();
     }
     if items.is_empty() {
-        root.reading.warn(
-            "workspaces",
-            "there is none, so the broker has nothing to hand out",
-        );
+        root.reading.warn("workspaces", "there is none, so the broker has nothing to hand out");
     }
     let mut workspaces = Vec::with_capacity(items.len());
     let mut names = Names::default();
@@ -189,34 +158,19 @@ fn read_workspaces(
 struct Names<'t>(HashMap<&'t str, usize>);
 
 impl<'t> Names<'t> {
-    fn report_duplicate(
-        &mut self,
-        section: &mut Section<'_, 't>,
-        name: Option<&'t str>,
-        position: usize,
-    ) {
+    fn report_duplicate(&mut self, section: &mut Section<'_, 't>, name: Option<&'t str>, position: usize) {
         let Some(name) = name else { return };
         let first = *self.0.entry(name).or_insert(position);
         if first != position {
-            let array = section
-                .path()
-                .split('[')
-                .next()
-                .unwrap_or_default()
-                .to_owned();
-            section.problem_with(
-                "name",
-                format!("is also the name of {array}[{first}]; each name may stand once"),
-            );
+            let array = section.path().split('[').next().unwrap_or_default().to_owned();
+            section.problem_with("name", format!("is also the name of {array}[{first}]; each name may stand once"));
         }
     }
 }
 
 fn report_unknown_variables(reading: &mut Reading<'_>) {
-    let known: Vec<String> = OVERLAID
-        .iter()
-        .flat_map(|(section, keys)| keys.iter().map(|key| variable(section, key)))
-        .collect();
+    let known: Vec<String> =
+        OVERLAID.iter().flat_map(|(section, keys)| keys.iter().map(|key| variable(section, key))).collect();
     for name in reading.environment.names_with(OVERLAY_PREFIX) {
         if !known.contains(&name) {
             let text = unknown("variable", &name, known.iter().map(String::as_str));
@@ -234,9 +188,7 @@ fn read_file(path: &Path) -> Result<String, String> {
     let mut bounded = File::open(path).map_err(cannot)?.take(LARGEST_FILE + 1);
     bounded.read_to_string(&mut text).map_err(cannot)?;
     if text.len() as u64 > LARGEST_FILE {
-        return Err(format!(
-            "the configuration file is larger than {LARGEST_FILE} bytes"
-        ));
+        return Err(format!("the configuration file is larger than {LARGEST_FILE} bytes"));
     }
     Ok(text)
 }
@@ -261,11 +213,7 @@ mod tests {
             secret_source::KEYS,
         ];
         for key in sections.concat() {
-            let forms = [
-                format!("| `{key}` |"),
-                format!("## `[{key}]`"),
-                format!("## `[[{key}]]`"),
-            ];
+            let forms = [format!("| `{key}` |"), format!("## `[{key}]`"), format!("## `[[{key}]]`")];
             assert!(forms.iter().any(|form| document.contains(form)), "{key}");
         }
     }

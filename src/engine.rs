@@ -211,7 +211,7 @@ impl Engine {
     /// Removes a Workspace, its token and whatever is under way. False: there was none.
     pub fn delete(&self, name: &WorkspaceName) -> bool {
         let Some((_, entry)) = self.0.entries.remove(name) else { return false };
-        self.withdraw(&entry, |core| {
+        Self::withdraw(&entry, |core| {
             core.deleted = true;
             core.plan.forget_token();
         });
@@ -221,7 +221,7 @@ impl Engine {
     /// Withdraws a Workspace until it is unfrozen. False: there is none.
     pub fn freeze(&self, name: &WorkspaceName) -> bool {
         let Some(entry) = self.entry(name) else { return false };
-        self.withdraw(&entry, |core| core.plan.freeze());
+        Self::withdraw(&entry, |core| core.plan.freeze());
         true
     }
 
@@ -238,12 +238,11 @@ impl Engine {
         let entry = self.entry(name).ok_or_else(unknown)?;
         let now = self.0.clock.now();
         entry.touch(now.mono);
-        let served = match entry.hit(now, min_validity) {
-            Some(served) => Ok(served),
-            None => {
-                let ask = |plan: &mut plan::Plan, now| plan.ask(now, min_validity);
-                self.decide_until_done(name, deadline, ask).await
-            }
+        let served = if let Some(served) = entry.hit(now, min_validity) {
+            Ok(served)
+        } else {
+            let ask = |plan: &mut plan::Plan, now| plan.ask(now, min_validity);
+            self.decide_until_done(name, deadline, ask).await
         };
         self.checked(name, served)
     }
@@ -304,7 +303,7 @@ impl Engine {
         loop {
             let entry = self.entry(name).ok_or_else(unknown)?;
             let now = self.0.clock.now();
-            let (queued, landing) = match self.step(&entry, now, source, &mut ask) {
+            let (queued, landing) = match Self::step(&entry, now, source, &mut ask) {
                 Step::Done(done) => return done,
                 Step::Renew(urgency, served) => {
                     entry.dispatch.enqueue(&entry, urgency, now.mono);
@@ -329,13 +328,7 @@ impl Engine {
         }
     }
 
-    fn step(
-        &self,
-        entry: &Entry,
-        now: Now,
-        source: Source,
-        ask: &mut impl FnMut(&mut plan::Plan, Now) -> Answer,
-    ) -> Step {
+    fn step(entry: &Entry, now: Now, source: Source, ask: &mut impl FnMut(&mut plan::Plan, Now) -> Answer) -> Step {
         let mut core = entry.core();
         if core.deleted {
             return Step::Done(Err(unknown()));
@@ -403,13 +396,13 @@ impl Engine {
             plan::Tick::Renew(urgency) => {
                 entry.dispatch.enqueue(entry, urgency, now.mono);
             }
-            plan::Tick::Later(_) => self.set_timer(entry),
+            plan::Tick::Later(_) => Self::set_timer(entry),
             plan::Tick::Rest => {}
         }
     }
 
     /// Sets the timer for what the plan has next, unless an earlier one is set.
-    fn set_timer(&self, entry: &Entry) {
+    fn set_timer(entry: &Entry) {
         let mut core = entry.core();
         let Some(due) = core.plan.next_due().filter(|_| !core.deleted) else { return };
         if core.timer.is_none_or(|set| due < set) {
@@ -418,7 +411,7 @@ impl Engine {
         }
     }
 
-    fn withdraw(&self, entry: &Entry, change: impl FnOnce(&mut Core)) {
+    fn withdraw(entry: &Entry, change: impl FnOnce(&mut Core)) {
         let let_go = {
             let mut core = entry.core();
             change(&mut core);

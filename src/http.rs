@@ -95,11 +95,7 @@ impl Client {
         if let Some(proxy) = options.proxy()? {
             builder = builder.proxy(proxy);
         }
-        Ok(Self {
-            inner: builder.build().map_err(|error| Error::build(&error))?,
-            hosts,
-            timeout: options.timeout,
-        })
+        Ok(Self { inner: builder.build().map_err(|error| Error::build(&error))?, hosts, timeout: options.timeout })
     }
 
     /// Whether this client may speak to this URL; see [`Options::check_url`].
@@ -130,9 +126,7 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
@@ -195,10 +189,7 @@ impl fmt::Debug for Request {
 
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Response")
-            .field("head", &self.head)
-            .field("body_bytes", &self.body.len())
-            .finish()
+        f.debug_struct("Response").field("head", &self.head).field("body_bytes", &self.body.len()).finish()
     }
 }
 

@@ -51,11 +51,7 @@ pub enum Error {
 /// Reads the claims of a token.
 pub fn claims(token: &str) -> Result<Claims, Error> {
     let all = decode(token)?.claims;
-    Ok(Claims {
-        exp: numeric_date(all.get("exp"), f64::floor)?,
-        iat: numeric_date(all.get("iat"), f64::ceil)?,
-        all,
-    })
+    Ok(Claims { exp: numeric_date(all.get("exp"), f64::floor)?, iat: numeric_date(all.get("iat"), f64::ceil)?, all })
 }
 
 /// Header and claims as indented JSON, for a person to read. The signature is left out, so that what is printed is not
@@ -94,15 +90,11 @@ fn decode(token: &str) -> Result<Decoded, Error> {
         return Err(Error::TooLong);
     }
     let mut parts = token.split('.');
-    let (Some(header), Some(claims), Some(_signature), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(header), Some(claims), Some(_signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(Error::Parts);
     };
-    Ok(Decoded {
-        header: object(header)?,
-        claims: object(claims)?,
-    })
+    Ok(Decoded { header: object(header)?, claims: object(claims)? })
 }
 
 fn object(part: &str) -> Result<Map<String, Value>, Error> {
@@ -131,15 +123,10 @@ fn numeric_date(value: Option<&Value>, round: fn(f64) -> f64) -> Result<Option<i
 
 fn escape(json: &str) -> String {
     let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let shown = |c: char| {
-        if c != '\n' && hidden(c) {
-            format!("\\u{:04x}", u32::from(c))
-        } else {
-            c.to_string()
-        }
+        if c != '\n' && hidden(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
     };
     json.chars().map(shown).collect()
 }
@@ -174,10 +161,7 @@ mod tests {
             (r#"{"exp":10.9,"iat":1.1}"#, Ok((Some(10), Some(2)))),
             (r#"{"exp":1.5e9}"#, Ok((Some(1_500_000_000), None))),
             (r#"{"exp":1e300}"#, Ok((Some(i64::MAX), None))),
-            (
-                r#"{"exp":18446744073709551615}"#,
-                Ok((Some(i64::MAX), None)),
-            ),
+            (r#"{"exp":18446744073709551615}"#, Ok((Some(i64::MAX), None))),
             (r#"{"exp":-5}"#, Ok((Some(-5), None))),
             (r#"{"exp":"10"}"#, Err(Error::Date)),
             (r#"{"exp":1,"iat":[]}"#, Err(Error::Date)),
@@ -190,11 +174,7 @@ mod tests {
 
     #[test]
     fn padding_is_tolerated() {
-        let padded = format!(
-            "{}.{}.c2ln",
-            URL_SAFE.encode("{}"),
-            URL_SAFE.encode(r#"{"exp":1}"#)
-        );
+        let padded = format!("{}.{}.c2ln", URL_SAFE.encode("{}"), URL_SAFE.encode(r#"{"exp":1}"#));
         assert!(padded.contains('='));
         assert_eq!(claims(&padded).map(|c| c.exp), Ok(Some(1)));
     }
@@ -228,10 +208,7 @@ mod tests {
         assert!(shown.contains(r#""alg": "HS384""#) && shown.contains(r#""exp": 1"#));
         assert!(shown.chars().all(|c| c == '\n' || !c.is_control()));
         let again: Value = serde_json::from_str(&shown).unwrap();
-        assert_eq!(
-            again["claims"]["esc.orgName"], "A\u{1b}[31mB\u{9b}1m",
-            "escaping loses nothing"
-        );
+        assert_eq!(again["claims"]["esc.orgName"], "A\u{1b}[31mB\u{9b}1m", "escaping loses nothing");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod engine;
 pub mod error;
 pub mod http;
 pub mod identity;

@@ -128,10 +128,7 @@ mod tests {
     #[test]
     fn names_are_rejected_never_normalised() {
         for good in ["emnify", "a.b_c-1", &"x".repeat(64)] {
-            assert_eq!(
-                UpstreamName::parse(good).map(|n| n.to_string()),
-                Ok(good.to_owned())
-            );
+            assert_eq!(UpstreamName::parse(good).map(|n| n.to_string()), Ok(good.to_owned()));
         }
         let bad = [
             ("", InvalidName::Empty),
@@ -147,19 +144,9 @@ mod tests {
 
     #[test]
     fn a_window_never_holds_more_than_the_limit_and_every_bucket_refills() {
-        let rows = [
-            (1, 1, 0, 1),
-            (2, 1, 0, 1),
-            (4, 1, 0, 3),
-            (7, 1, 0, 6),
-            (100, 25, 5, 75),
-            (1_000, 250, 50, 750),
-        ];
+        let rows = [(1, 1, 0, 1), (2, 1, 0, 1), (4, 1, 0, 3), (7, 1, 0, 6), (100, 25, 5, 75), (1_000, 250, 50, 750)];
         for (logins, capacity, kept, refill) in rows {
-            let budget = Budget {
-                logins: NonZeroU32::new(logins).unwrap(),
-                per: Duration::from_secs(300),
-            };
+            let budget = Budget { logins: NonZeroU32::new(logins).unwrap(), per: Duration::from_secs(300) };
             assert_eq!(budget.capacity(), capacity, "{logins}");
             assert_eq!(budget.kept_for_waiters(), kept, "{logins}");
             assert_eq!(budget.refill_per_window(), refill, "{logins}");

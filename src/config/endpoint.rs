@@ -13,9 +13,7 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     }
     match Host::parse(text) {
         Ok(host) if !text.contains(['/', ':']) || matches!(host, Host::Ipv6(_)) => Ok(plain(&host)),
-        Ok(_) | Err(_) => {
-            Err("expected a host name or an IP address, without scheme, port or range".to_owned())
-        }
+        Ok(_) | Err(_) => Err("expected a host name or an IP address, without scheme, port or range".to_owned()),
     }
 }
 
@@ -54,11 +52,7 @@ pub(super) fn proxy_url(text: &str) -> Result<Url, String> {
     } else if url.path() != "/" {
         wrong.push("must not have a path");
     }
-    if wrong.is_empty() {
-        Ok(url)
-    } else {
-        Err(wrong.join("; "))
-    }
+    if wrong.is_empty() { Ok(url) } else { Err(wrong.join("; ")) }
 }
 
 const EXPECTED_URL: &str = "expected a URL such as \"https://api.example.com\"";
@@ -114,12 +108,7 @@ fn is_private(host: &Host) -> bool {
 fn is_private_v4(address: Ipv4Addr) -> bool {
     let [first, second, ..] = address.octets();
     let is_shared = first == 100 && second & 0xc0 == 64; // RFC 6598: 100.64.0.0/10
-    address.is_private()
-        || address.is_link_local()
-        || address.is_multicast()
-        || is_shared
-        || first == 0
-        || first >= 240
+    address.is_private() || address.is_link_local() || address.is_multicast() || is_shared || first == 0 || first >= 240
 }
 
 fn is_private_v6(address: Ipv6Addr) -> bool {
@@ -129,10 +118,7 @@ fn is_private_v6(address: Ipv6Addr) -> bool {
         let embedded = Ipv4Addr::from(bits);
         return embedded.is_loopback() || is_private_v4(embedded);
     }
-    address.is_unspecified()
-        || address.is_multicast()
-        || address.is_unique_local()
-        || address.is_unicast_link_local()
+    address.is_unspecified() || address.is_multicast() || address.is_unique_local() || address.is_unicast_link_local()
 }
 
 #[cfg(test)]
@@ -153,11 +139,7 @@ mod tests {
             ("http://localhost:1/", &[], "http://localhost:1/"),
             ("http://[::1]:1/", &[], "http://[::1]:1/"),
             ("https://10.0.0.1/", &["10.0.0.1"], "https://10.0.0.1/"),
-            (
-                "http://Api.Internal/",
-                &["api.INTERNAL"],
-                "http://api.internal/",
-            ),
+            ("http://Api.Internal/", &["api.INTERNAL"], "http://api.internal/"),
             ("http://[fd00::1]/", &["fd00:0::1"], "http://[fd00::1]/"),
         ];
         for (text, allow, expected) in rows {
@@ -217,12 +199,7 @@ mod tests {
         for good in ["http://proxy:3128", "https://10.0.0.1:3128/"] {
             assert!(proxy_url(good).is_ok(), "{good}");
         }
-        for bad in [
-            "proxy:3128",
-            "socks5://proxy:1",
-            "http://u:p@proxy",
-            "http://proxy/x",
-        ] {
+        for bad in ["proxy:3128", "socks5://proxy:1", "http://u:p@proxy", "http://proxy/x"] {
             assert!(proxy_url(bad).is_err(), "{bad}");
         }
     }

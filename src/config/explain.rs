@@ -8,10 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 /// The lives that emnify is known to give; which one is learnt only at run time.
-const LIVES: [Duration; 2] = [
-    Duration::from_secs(4 * 3_600),
-    Duration::from_secs(7 * 86_400),
-];
+const LIVES: [Duration; 2] = [Duration::from_secs(4 * 3_600), Duration::from_secs(7 * 86_400)];
 const HOUR: Duration = Duration::from_secs(3_600);
 /// Above this part of the budget, renewals are moved later in the life.
 const COMFORTABLE_PERCENT: u128 = 60;
@@ -26,17 +23,11 @@ pub fn explain(config: &Config) -> Vec<String> {
         *counts.entry(workspace.upstream.as_str()).or_default() += 1;
     }
     let count = |upstream: &Upstream| counts.get(upstream.name.as_str()).copied().unwrap_or(0);
-    config
-        .upstreams
-        .iter()
-        .flat_map(|upstream| explain_upstream(upstream, count(upstream)))
-        .collect()
+    config.upstreams.iter().flat_map(|upstream| explain_upstream(upstream, count(upstream))).collect()
 }
 
 fn explain_upstream(upstream: &Upstream, workspaces: u32) -> Vec<String> {
-    let Upstream {
-        budget, renew_at, ..
-    } = upstream;
+    let Upstream { budget, renew_at, .. } = upstream;
     let mut lines = vec![
         format!(
             "upstream {} ({}, {}): Workspaces: {workspaces}",
@@ -85,9 +76,7 @@ fn explain_life(budget: Budget, renew_at: f64, life: Duration, workspaces: u32) 
 fn explain_cold_start(budget: Budget, workspaces: u32) -> Vec<String> {
     let takes = cold_start(budget, workspaces);
     let takes_text = shown(takes);
-    let mut lines = vec![format!(
-        "  cold start: {workspaces} logins take about {takes_text} by the budget"
-    )];
+    let mut lines = vec![format!("  cold start: {workspaces} logins take about {takes_text} by the budget")];
     if takes > LONG_COLD_START {
         let limit = shown(LONG_COLD_START);
         lines.push(format!(
@@ -134,10 +123,7 @@ mod tests {
     const SEVEN_DAYS: Duration = LIVES[1];
 
     fn budget(logins: u32, seconds: u64) -> Budget {
-        Budget {
-            logins: NonZeroU32::new(logins).unwrap(),
-            per: Duration::from_secs(seconds),
-        }
+        Budget { logins: NonZeroU32::new(logins).unwrap(), per: Duration::from_secs(seconds) }
     }
 
     #[test]
@@ -159,11 +145,7 @@ mod tests {
             let interval = life.mul_f64(renew_at);
             let name = format!("{budget:?} {life:?} {renew_at} {workspaces}");
             assert_eq!(scheduled_per_hour(interval, workspaces), per_hour, "{name}");
-            assert_eq!(
-                percent_of_budget(budget, interval, workspaces),
-                percent,
-                "{name}"
-            );
+            assert_eq!(percent_of_budget(budget, interval, workspaces), percent, "{name}");
             assert_eq!(carried(budget, interval), carries, "{name}");
         }
     }
@@ -181,11 +163,7 @@ mod tests {
         ];
         for (budget, workspaces, seconds) in rows {
             let expected = Duration::from_secs(seconds);
-            assert_eq!(
-                cold_start(budget, workspaces),
-                expected,
-                "{budget:?} {workspaces}"
-            );
+            assert_eq!(cold_start(budget, workspaces), expected, "{budget:?} {workspaces}");
         }
         assert_eq!(sustained_per_hour(budget(100, 300)), 900);
     }
@@ -194,10 +172,7 @@ mod tests {
     fn warnings_stand_exactly_where_they_should() {
         let warnings = |lines: Vec<String>| lines.iter().filter(|l| l.contains("warning")).count();
         let life = |n| warnings(explain_life(budget(100, 300), 0.5, FOUR_HOURS, n));
-        assert_eq!(
-            [life(1_440), life(1_441), life(3_060), life(3_061)],
-            [0, 1, 1, 1]
-        );
+        assert_eq!([life(1_440), life(1_441), life(3_060), life(3_061)], [0, 1, 1, 1]);
         let too_many = explain_life(budget(100, 300), 0.5, FOUR_HOURS, 3_061);
         assert!(too_many[1].contains("3060 of the 3061"), "{too_many:?}");
         let cold = |n| warnings(explain_cold_start(budget(100, 300), n));

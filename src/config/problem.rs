@@ -43,11 +43,7 @@ pub struct Warning {
 impl Problems {
     /// `None` when there is nothing wrong.
     pub(super) fn new(list: Vec<Problem>) -> Option<Self> {
-        if list.is_empty() {
-            None
-        } else {
-            Some(Self(list))
-        }
+        if list.is_empty() { None } else { Some(Self(list)) }
     }
 
     /// Each of them, in the order of the sections.

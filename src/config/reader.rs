@@ -67,9 +67,7 @@ impl<'t> Value<'t> {
     pub(super) fn of(value: &'t DeValue<'t>) -> Self {
         match value {
             DeValue::String(text) => Self::Text(text),
-            DeValue::Integer(digits) => {
-                Self::Integer(i64::from_str_radix(digits.as_str(), digits.radix()).ok())
-            }
+            DeValue::Integer(digits) => Self::Integer(i64::from_str_radix(digits.as_str(), digits.radix()).ok()),
             DeValue::Float(digits) => Self::Float(digits.as_str().parse().unwrap_or(f64::NAN)),
             DeValue::Boolean(_) => Self::Boolean,
             DeValue::Datetime(_) => Self::Datetime,
@@ -99,36 +97,16 @@ impl<'t> Value<'t> {
 impl<'t> Reading<'t> {
     pub(super) fn new(text: &str, base_dir: &'t Path, environment: &'t Environment) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        let line_starts = std::iter::once(0)
-            .chain(ends.map(|(position, _)| position + 1))
-            .collect();
-        Self {
-            environment,
-            base_dir,
-            line_starts,
-            problems: Vec::new(),
-            warnings: Vec::new(),
-        }
+        let line_starts = std::iter::once(0).chain(ends.map(|(position, _)| position + 1)).collect();
+        Self { environment, base_dir, line_starts, problems: Vec::new(), warnings: Vec::new() }
     }
 
-    pub(super) fn problem(
-        &mut self,
-        key: impl Into<String>,
-        place: Place,
-        text: impl Into<String>,
-    ) {
-        self.problems.push(Problem {
-            key: key.into(),
-            place,
-            text: text.into(),
-        });
+    pub(super) fn problem(&mut self, key: impl Into<String>, place: Place, text: impl Into<String>) {
+        self.problems.push(Problem { key: key.into(), place, text: text.into() });
     }
 
     pub(super) fn warn(&mut self, key: impl Into<String>, text: impl Into<String>) {
-        self.warnings.push(Warning {
-            key: key.into(),
-            text: text.into(),
-        });
+        self.warnings.push(Warning { key: key.into(), text: text.into() });
     }
 
     /// Line and column of a position in the file, both from 1.
@@ -143,11 +121,7 @@ impl<'t> Reading<'t> {
     }
 
     /// The whole file as a section.
-    pub(super) fn root<'r>(
-        &'r mut self,
-        table: &'t DeTable<'t>,
-        keys: &'static [&'static str],
-    ) -> Section<'r, 't> {
+    pub(super) fn root<'r>(&'r mut self, table: &'t DeTable<'t>, keys: &'static [&'static str]) -> Section<'r, 't> {
         Section::open(self, Some(table), keys, (String::new(), Place::Unknown))
     }
 
@@ -178,14 +152,7 @@ impl<'r, 't> Section<'r, 't> {
         keys: &'static [&'static str],
         (path, place): (String, Place),
     ) -> Self {
-        let section = Self {
-            reading,
-            table,
-            keys,
-            path,
-            place,
-            overlay: Overlay::None,
-        };
+        let section = Self { reading, table, keys, path, place, overlay: Overlay::None };
         section.report_unknown_keys()
     }
 
@@ -203,11 +170,7 @@ impl<'r, 't> Section<'r, 't> {
     }
 
     /// A section of the root whose scalars the environment may override; empty where the file has none.
-    pub(super) fn overlaid(
-        &mut self,
-        name: &'static str,
-        keys: &'static [&'static str],
-    ) -> Section<'_, 't> {
+    pub(super) fn overlaid(&mut self, name: &'static str, keys: &'static [&'static str]) -> Section<'_, 't> {
         let mut section = self.table(name, keys);
         section.overlay = Overlay::Of(name);
         section
@@ -252,18 +215,11 @@ impl<'r, 't> Section<'r, 't> {
             }
         }
         let value = self.table?.get(key)?;
-        Some(Found {
-            value: Value::of(value.get_ref()),
-            place: self.reading.place(value),
-        })
+        Some(Found { value: Value::of(value.get_ref()), place: self.reading.place(value) })
     }
 
     /// The value of a key, if it is there and right.
-    pub(super) fn read<T>(
-        &mut self,
-        key: &str,
-        parse: impl FnOnce(Value<'t>) -> Result<T, String>,
-    ) -> Option<T> {
+    pub(super) fn read<T>(&mut self, key: &str, parse: impl FnOnce(Value<'t>) -> Result<T, String>) -> Option<T> {
         let found = self.find(key)?;
         match parse(found.value) {
             Ok(value) => Some(value),
@@ -282,11 +238,7 @@ impl<'r, 't> Section<'r, 't> {
         parse: impl FnOnce(Value<'t>) -> Result<T, String>,
     ) -> Option<T> {
         if self.find(key).is_none() {
-            self.problem(
-                key,
-                self.place.clone(),
-                format!("is missing; expected {expected}"),
-            );
+            self.problem(key, self.place.clone(), format!("is missing; expected {expected}"));
             return None;
         }
         self.read(key, parse)
@@ -309,11 +261,7 @@ impl<'r, 't> Section<'r, 't> {
     }
 
     pub(super) fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     pub(super) fn place(&self) -> Place {
@@ -335,19 +283,11 @@ impl<'r, 't> Section<'r, 't> {
 
 /// The name of the variable that overrides a setting.
 pub(super) fn variable(section: &str, key: &str) -> String {
-    format!(
-        "{OVERLAY_PREFIX}{}__{}",
-        section.to_ascii_uppercase(),
-        key.to_ascii_uppercase()
-    )
+    format!("{OVERLAY_PREFIX}{}__{}", section.to_ascii_uppercase(), key.to_ascii_uppercase())
 }
 
 /// The sentence for a name that means nothing here.
-pub(super) fn unknown<'k>(
-    what: &str,
-    name: &str,
-    known: impl Iterator<Item = &'k str> + Clone,
-) -> String {
+pub(super) fn unknown<'k>(what: &str, name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
     if let Some(near) = nearest(name, known.clone()) {
         return format!("unknown {what}; did you mean {near}?");
     }
@@ -408,13 +348,7 @@ mod tests {
     fn positions_become_lines_and_columns() {
         let environment = Environment::default();
         let reading = Reading::new("ab\ncd\n", Path::new("."), &environment);
-        let rows = [
-            (0, (1, 1)),
-            (1, (1, 2)),
-            (2, (1, 3)),
-            (3, (2, 1)),
-            (6, (3, 1)),
-        ];
+        let rows = [(0, (1, 1)), (1, (1, 2)), (2, (1, 3)), (3, (2, 1)), (6, (3, 1))];
         for (position, expected) in rows {
             assert_eq!(reading.line_and_column(position), expected, "{position}");
         }

@@ -60,14 +60,9 @@ pub(super) fn parsed<'t, T, E: Display>(
 }
 
 /// One of a few words.
-pub(super) fn choice<'t, T: Copy>(
-    words: &[(&str, T)],
-) -> impl FnOnce(Value<'t>) -> Result<T, String> {
+pub(super) fn choice<'t, T: Copy>(words: &[(&str, T)]) -> impl FnOnce(Value<'t>) -> Result<T, String> {
     move |value| {
-        let quoted: Vec<_> = words
-            .iter()
-            .map(|(word, _)| format!("\"{word}\""))
-            .collect();
+        let quoted: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
         let expected = quoted.join(" or ");
         let text = text(&expected)(value)?;
         words
@@ -79,9 +74,7 @@ pub(super) fn choice<'t, T: Copy>(
 }
 
 /// A duration such as "10s".
-pub(super) fn duration<'t>(
-    range: RangeInclusive<Duration>,
-) -> impl FnOnce(Value<'t>) -> Result<Duration, String> {
+pub(super) fn duration<'t>(range: RangeInclusive<Duration>) -> impl FnOnce(Value<'t>) -> Result<Duration, String> {
     move |value| {
         let expected = format!(
             "a duration from {} to {}, such as \"10s\", \"5m\" or \"250ms\"",
@@ -91,16 +84,12 @@ pub(super) fn duration<'t>(
         let text = text(&expected)(value)?;
         // The parser's own error may quote the value.
         let duration = humantime::parse_duration(text).ok();
-        duration
-            .filter(|duration| range.contains(duration))
-            .ok_or_else(|| format!("expected {expected}"))
+        duration.filter(|duration| range.contains(duration)).ok_or_else(|| format!("expected {expected}"))
     }
 }
 
 /// A whole number.
-pub(super) fn integer<'t>(
-    range: RangeInclusive<u32>,
-) -> impl FnOnce(Value<'t>) -> Result<u32, String> {
+pub(super) fn integer<'t>(range: RangeInclusive<u32>) -> impl FnOnce(Value<'t>) -> Result<u32, String> {
     move |value| {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
         let number = match value {
@@ -108,16 +97,12 @@ pub(super) fn integer<'t>(
             Value::Variable(text) => text.parse().ok(),
             other => return Err(other.instead_of(&expected)),
         };
-        number
-            .filter(|number| range.contains(number))
-            .ok_or_else(|| format!("expected {expected}"))
+        number.filter(|number| range.contains(number)).ok_or_else(|| format!("expected {expected}"))
     }
 }
 
 /// A number with a fraction.
-pub(super) fn fraction<'t>(
-    range: RangeInclusive<f64>,
-) -> impl FnOnce(Value<'t>) -> Result<f64, String> {
+pub(super) fn fraction<'t>(range: RangeInclusive<f64>) -> impl FnOnce(Value<'t>) -> Result<f64, String> {
     move |value| {
         let expected = format!("a number from {} to {}", range.start(), range.end());
         match value {
@@ -138,15 +123,7 @@ mod tests {
         assert_eq!(read("10s"), Some(seconds(10)));
         assert_eq!(read("1500ms"), Some(Duration::from_millis(1_500)));
         assert_eq!(read("5m"), Some(seconds(300)));
-        for wrong in [
-            "5m 1s",
-            "999ms",
-            "10",
-            "",
-            "ten seconds",
-            "-1s",
-            "99999999999999999999y",
-        ] {
+        for wrong in ["5m 1s", "999ms", "10", "", "ten seconds", "-1s", "99999999999999999999y"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
         let error = duration(seconds(1)..=minutes(5))(Value::Integer(Some(10)));
@@ -174,10 +151,7 @@ mod tests {
         }
         assert_eq!(fraction(0.1..=0.95)(Value::Float(0.5)), Ok(0.5));
         for wrong in [0.0, 0.96, f64::NAN, f64::INFINITY] {
-            assert!(
-                fraction(0.1..=0.95)(Value::Float(wrong)).is_err(),
-                "{wrong}"
-            );
+            assert!(fraction(0.1..=0.95)(Value::Float(wrong)).is_err(), "{wrong}");
         }
     }
 
@@ -188,10 +162,7 @@ mod tests {
             (Duration::from_millis(10), "10ms"),
             (minutes(5), "5m"),
             (days(31), "31d"),
-            (
-                days(730) + hours(4) + minutes(1) + seconds(2),
-                "730d 4h 1m 2s",
-            ),
+            (days(730) + hours(4) + minutes(1) + seconds(2), "730d 4h 1m 2s"),
         ];
         for (duration, text) in rows {
             assert_eq!(shown(duration), text);

@@ -22,8 +22,7 @@ const LONGEST_SECRET: usize = 16 * 1024;
 const LARGEST_KEYED_FILE: usize = 128 * 1024 * 1024;
 
 const EXPECTED: &str = "{ file = … }, { file = …, key = … } or { env = … }";
-const INLINE: &str =
-    "secrets come from { file = … } or { env = … }, never from the configuration itself";
+const INLINE: &str = "secrets come from { file = … } or { env = … }, never from the configuration itself";
 
 /// The files with many secrets that were read so far, each once.
 #[derive(Debug, Default)]
@@ -50,11 +49,7 @@ enum Source<'t> {
 
 impl SecretFiles {
     /// The secret that `key` of a section points to.
-    pub(super) fn secret(
-        &mut self,
-        section: &mut Section<'_, '_>,
-        key: &str,
-    ) -> Option<LongLivedSecret> {
+    pub(super) fn secret(&mut self, section: &mut Section<'_, '_>, key: &str) -> Option<LongLivedSecret> {
         match section.find(key) {
             Some(found) if !matches!(found.value, Value::Table(_)) => {
                 let text = match found.value {
@@ -101,8 +96,7 @@ impl SecretFiles {
                 if !self.keyed.contains_key(&file) {
                     let content = self.content(reading, path, &file, LARGEST_KEYED_FILE);
                     let keyed = content.and_then(|content| Keyed::parse(&file, &content));
-                    let (keyed, wrong) =
-                        keyed.map_or_else(|text| (None, Some(text)), |k| (Some(k), None));
+                    let (keyed, wrong) = keyed.map_or_else(|text| (None, Some(text)), |k| (Some(k), None));
                     self.keyed.insert(file, keyed);
                     return match wrong {
                         Some(text) => Err(text),
@@ -115,12 +109,13 @@ impl SecretFiles {
                 }
             }
             Source::Variable(name) => {
-                reading.warn(path, "a secret in the environment can be read by every child process and in /proc; use { file = … }");
+                reading.warn(
+                    path,
+                    "a secret in the environment can be read by every child process and in /proc; use { file = … }",
+                );
                 let value = reading.environment.get(name);
                 let value = value.ok_or("the environment variable that it names is not set")?;
-                let value = value
-                    .to_str()
-                    .ok_or("the environment variable that it names is not valid text")?;
+                let value = value.to_str().ok_or("the environment variable that it names is not valid text")?;
                 checked(value).map(Some)
             }
         }
@@ -145,12 +140,7 @@ impl SecretFiles {
     }
 
     /// The PEM file that `key` of a section names, as text.
-    pub(super) fn pem(
-        &mut self,
-        section: &mut Section<'_, '_>,
-        key: &str,
-        kind: Pem,
-    ) -> Option<Zeroizing<String>> {
+    pub(super) fn pem(&mut self, section: &mut Section<'_, '_>, key: &str, kind: Pem) -> Option<Zeroizing<String>> {
         let name = section.read(key, text("the path of a PEM file"))?;
         let (path, file) = (section.path_of(key), section.reading.base_dir.join(name));
         let content = match kind {
@@ -186,11 +176,8 @@ impl Pem {
         match self {
             Self::Certificates => {
                 let mut found = CertificateDer::pem_slice_iter(bytes).peekable();
-                let is_good =
-                    found.peek().is_some() && found.all(|certificate| certificate.is_ok());
-                is_good
-                    .then_some(())
-                    .ok_or_else(|| "the file must hold certificates in PEM form".to_owned())
+                let is_good = found.peek().is_some() && found.all(|certificate| certificate.is_ok());
+                is_good.then_some(()).ok_or_else(|| "the file must hold certificates in PEM form".to_owned())
             }
             Self::PrivateKey => match PrivateKeyDer::from_pem_slice(bytes) {
                 Ok(mut key) => {
@@ -214,9 +201,7 @@ impl<'t> Source<'t> {
             [false, false, true] => variable.map(Self::Variable),
             _ => {
                 let (path, place) = (table.path().to_owned(), table.place());
-                table
-                    .reading
-                    .problem(path, place, format!("expected {EXPECTED}"));
+                table.reading.problem(path, place, format!("expected {EXPECTED}"));
                 None
             }
         }
@@ -225,10 +210,7 @@ impl<'t> Source<'t> {
 
 impl Keyed {
     fn parse(file: &Path, content: &str) -> Result<Self, String> {
-        if file
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
+        if file.extension().is_some_and(|extension| extension == "json") {
             return serde_json::from_str(content).map_err(|error| {
                 let (line, column) = (error.line(), error.column());
                 format!("the file is not one JSON object with each key once (line {line}, column {column})")
@@ -238,10 +220,7 @@ impl Keyed {
             let start = error.span().map_or(0, |span| span.start);
             let before = content.as_bytes().iter().take(start);
             let line = before.filter(|byte| **byte == b'\n').count() + 1;
-            format!(
-                "the file is not valid TOML (line {line}): {}",
-                error.message()
-            )
+            format!("the file is not valid TOML (line {line}): {}", error.message())
         })?;
         let entries = table.into_inner().into_iter().map(|(key, value)| {
             let secret = match value.into_inner() {

@@ -10,12 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 /// The keys of each section.
 pub(super) const SERVER_KEYS: &[&str] = &["grpc_listen", "probe_listen", "drain_timeout"];
 pub(super) const LOG_KEYS: &[&str] = &["format", "level"];
-pub(super) const ENGINE_KEYS: &[&str] = &[
-    "serve_margin",
-    "min_gap",
-    "max_waiters_per_workspace",
-    "max_workspaces",
-];
+pub(super) const ENGINE_KEYS: &[&str] = &["serve_margin", "min_gap", "max_waiters_per_workspace", "max_workspaces"];
 
 /// As many Workspaces as one file may hold: beyond, reading it takes seconds and gigabytes.
 const MOST_WORKSPACES: u32 = 100_000;
@@ -74,9 +69,7 @@ impl Server {
             grpc_listen: section
                 .read("grpc_listen", |value| address(value).and_then(on_loopback))
                 .unwrap_or_else(|| loopback(7700)),
-            probe_listen: section
-                .read("probe_listen", address)
-                .unwrap_or_else(|| loopback(7701)),
+            probe_listen: section.read("probe_listen", address).unwrap_or_else(|| loopback(7701)),
             drain_timeout: section.read("drain_timeout", drain).unwrap_or(seconds(10)),
         };
         if server.grpc_listen == server.probe_listen && server.grpc_listen.port() != 0 {
@@ -92,12 +85,8 @@ impl Log {
         let formats = [("human", LogFormat::Human), ("json", LogFormat::Json)];
         let level = parsed(DIRECTIVES, Directives::parse);
         Self {
-            format: section
-                .read("format", choice(&formats))
-                .unwrap_or(LogFormat::Json),
-            level: section
-                .read("level", level)
-                .unwrap_or_else(|| Directives("info".to_owned())),
+            format: section.read("format", choice(&formats)).unwrap_or(LogFormat::Json),
+            level: section.read("level", level).unwrap_or_else(|| Directives("info".to_owned())),
         }
     }
 }
@@ -117,7 +106,8 @@ impl Engine {
     }
 }
 
-const DIRECTIVES: &str = "a level (off, error, warn, info, debug, trace) or filter directives such as \"info,token_broker=debug\"";
+const DIRECTIVES: &str =
+    "a level (off, error, warn, info, debug, trace) or filter directives such as \"info,token_broker=debug\"";
 
 impl Directives {
     fn parse(text: &str) -> Result<Self, String> {
@@ -150,11 +140,7 @@ pub(super) fn as_count(number: u32) -> usize {
 fn address(value: Value<'_>) -> Result<SocketAddr, String> {
     let expected = "an IP address and a port, such as \"127.0.0.1:7700\"";
     // The parser's own error is less plain.
-    let parse = |text: &str| {
-        text.parse()
-            .ok()
-            .ok_or_else(|| format!("expected {expected}"))
-    };
+    let parse = |text: &str| text.parse().ok().ok_or_else(|| format!("expected {expected}"));
     parsed(expected, parse)(value)
 }
 
@@ -175,22 +161,10 @@ mod tests {
 
     #[test]
     fn a_mistyped_level_is_not_taken_for_a_target() {
-        for good in [
-            "info",
-            "OFF",
-            "info,token_broker=debug",
-            "warn,hyper=off,[call]=trace",
-        ] {
+        for good in ["info", "OFF", "info,token_broker=debug", "warn,hyper=off,[call]=trace"] {
             assert!(Directives::parse(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "inof",
-            "info,",
-            "token_broker",
-            "token_broker=loud",
-            "a=b=c=d",
-        ] {
+        for bad in ["", "inof", "info,", "token_broker", "token_broker=loud", "a=b=c=d"] {
             assert!(Directives::parse(bad).is_err(), "{bad}");
         }
     }
@@ -198,17 +172,11 @@ mod tests {
     #[test]
     fn only_loopback_is_plain() {
         for good in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:7700"] {
-            assert!(
-                address(Value::Text(good)).and_then(on_loopback).is_ok(),
-                "{good}"
-            );
+            assert!(address(Value::Text(good)).and_then(on_loopback).is_ok(), "{good}");
         }
         for bad in ["0.0.0.0:7700", "[::]:7700", "10.0.0.1:1"] {
             assert!(address(Value::Text(bad)).is_ok(), "{bad}");
-            assert!(
-                address(Value::Text(bad)).and_then(on_loopback).is_err(),
-                "{bad}"
-            );
+            assert!(address(Value::Text(bad)).and_then(on_loopback).is_err(), "{bad}");
         }
         for bad in ["localhost:7700", "127.0.0.1", ":7700", ""] {
             assert!(address(Value::Text(bad)).is_err(), "{bad}");

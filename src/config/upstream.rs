@@ -60,18 +60,10 @@ impl Upstream {
     /// `None` where a problem left nothing to put in place.
     pub(super) fn read(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> Option<Self> {
         let name_expected = "a name of a-z, 0-9, '.', '_' and '-'";
-        let name = section.require(
-            "name",
-            name_expected,
-            parsed(name_expected, UpstreamName::parse),
-        );
+        let name = section.require("name", name_expected, parsed(name_expected, UpstreamName::parse));
         let kind = section.require("kind", "\"emnify\"", choice(&KINDS));
-        let max_concurrent = section
-            .read("max_concurrent", integer(1..=10_000))
-            .unwrap_or(16);
-        let renew_at = section
-            .read("renew_at", fraction(0.1..=0.95))
-            .unwrap_or(0.5);
+        let max_concurrent = section.read("max_concurrent", integer(1..=10_000)).unwrap_or(16);
+        let renew_at = section.read("renew_at", fraction(0.1..=0.95)).unwrap_or(0.5);
         let budget = budget(section);
         let bounds = bounds(section);
         let http = http_options(section, files);
@@ -96,11 +88,7 @@ fn default_url(kind: UpstreamKind) -> &'static str {
     }
 }
 
-fn base_url(
-    section: &mut Section<'_, '_>,
-    kind: Option<UpstreamKind>,
-    http: &http::Options,
-) -> Option<Url> {
+fn base_url(section: &mut Section<'_, '_>, kind: Option<UpstreamKind>, http: &http::Options) -> Option<Url> {
     let allowed = &http.allow_private;
     let url = if section.has("url") {
         let parse = |text| endpoint::base_url(text, allowed);
@@ -109,10 +97,7 @@ fn base_url(
         endpoint::base_url(default_url(kind?), allowed).ok()?
     };
     if http.proxy.is_some() && url.scheme() != "https" {
-        section.problem_with(
-            "proxy",
-            "works only with an https url: a proxy would see the secrets of a plain one",
-        );
+        section.problem_with("proxy", "works only with an https url: a proxy would see the secrets of a plain one");
     }
     Some(url)
 }
@@ -120,9 +105,7 @@ fn base_url(
 fn budget(section: &mut Section<'_, '_>) -> Option<Budget> {
     let mut table = section.table("budget", BUDGET_KEYS);
     let logins = table.read("logins", integer(1..=1_000_000)).unwrap_or(100);
-    let per = table
-        .read("per", duration(seconds(1)..=days(31)))
-        .unwrap_or(minutes(5));
+    let per = table.read("per", duration(seconds(1)..=days(31))).unwrap_or(minutes(5));
     NonZeroU32::new(logins).map(|logins| Budget { logins, per })
 }
 
@@ -130,15 +113,9 @@ fn bounds(section: &mut Section<'_, '_>) -> Bounds {
     let range = seconds(1)..=days(3_650);
     let shortest = section.read("shortest_lifetime", duration(range.clone()));
     let longest = section.read("longest_lifetime", duration(range));
-    let bounds = Bounds {
-        shortest: shortest.unwrap_or(seconds(30)),
-        longest: longest.unwrap_or(days(730)),
-    };
+    let bounds = Bounds { shortest: shortest.unwrap_or(seconds(30)), longest: longest.unwrap_or(days(730)) };
     if bounds.shortest > bounds.longest {
-        section.problem_with(
-            "longest_lifetime",
-            "must not be less than shortest_lifetime",
-        );
+        section.problem_with("longest_lifetime", "must not be less than shortest_lifetime");
     }
     bounds
 }
@@ -151,9 +128,7 @@ fn http_options(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> http:
         connect_timeout,
         allow_private: allow_private(section),
         proxy: section.read("proxy", proxy),
-        ca_pem: files
-            .pem(section, "ca_file", Pem::Certificates)
-            .map(|pem| pem.as_bytes().to_vec()),
+        ca_pem: files.pem(section, "ca_file", Pem::Certificates).map(|pem| pem.as_bytes().to_vec()),
         client_identity_pem: client_identity(section, files),
     }
 }
@@ -161,9 +136,7 @@ fn http_options(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> http:
 /// Connecting is part of the whole: its default gives way to a shorter timeout.
 fn timeouts(section: &mut Section<'_, '_>) -> (Duration, Duration) {
     let range = Duration::from_millis(10)..=LONGEST_TIMEOUT;
-    let timeout = section
-        .read("timeout", duration(range.clone()))
-        .unwrap_or(seconds(10));
+    let timeout = section.read("timeout", duration(range.clone())).unwrap_or(seconds(10));
     let Some(connect) = section.read("connect_timeout", duration(range)) else {
         return (timeout, seconds(3).min(timeout));
     };
@@ -190,10 +163,7 @@ fn allow_private(section: &mut Section<'_, '_>) -> Vec<String> {
 }
 
 /// The certificate chain, then its key, in one text.
-fn client_identity(
-    section: &mut Section<'_, '_>,
-    files: &mut SecretFiles,
-) -> Option<LongLivedSecret> {
+fn client_identity(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> Option<LongLivedSecret> {
     if !section.has("client_certificate") {
         return None;
     }

@@ -9,19 +9,10 @@ use crate::upstream::{KeepWarm, UpstreamName};
 use std::collections::BTreeMap;
 
 /// The keys of a Workspace and of its credential.
-pub(super) const KEYS: &[&str] = &[
-    "name",
-    "upstream",
-    "organisation",
-    "keep_warm",
-    "credential",
-];
+pub(super) const KEYS: &[&str] = &["name", "upstream", "organisation", "keep_warm", "credential"];
 pub(super) const CREDENTIAL_KEYS: &[&str] = &["application_token"];
 
-const KEEP_WARM: [(&str, KeepWarm); 2] = [
-    ("always", KeepWarm::Always),
-    ("while_used", KeepWarm::WhileUsed),
-];
+const KEEP_WARM: [(&str, KeepWarm); 2] = [("always", KeepWarm::Always), ("while_used", KeepWarm::WhileUsed)];
 
 /// The upstreams by their names as written; `None` for one that is known but not valid.
 pub(super) type KnownUpstreams<'t> = BTreeMap<&'t str, Option<UpstreamName>>;
@@ -56,14 +47,8 @@ impl Workspace {
         files: &mut SecretFiles,
     ) -> Option<Self> {
         let name_expected = "a name such as \"team/tenant\"";
-        let name = section.require(
-            "name",
-            name_expected,
-            parsed(name_expected, WorkspaceName::parse),
-        );
-        let upstream = section.require("upstream", "the name of an upstream", |value| {
-            known_upstream(value, upstreams)
-        });
+        let name = section.require("name", name_expected, parsed(name_expected, WorkspaceName::parse));
+        let upstream = section.require("upstream", "the name of an upstream", |value| known_upstream(value, upstreams));
         let organisation = section.read("organisation", organisation);
         let keep_warm = section.read("keep_warm", choice(&KEEP_WARM));
         let credential = credential(section, files);
@@ -77,10 +62,7 @@ impl Workspace {
     }
 }
 
-fn known_upstream(
-    value: Value<'_>,
-    upstreams: &KnownUpstreams<'_>,
-) -> Result<Option<UpstreamName>, String> {
+fn known_upstream(value: Value<'_>, upstreams: &KnownUpstreams<'_>) -> Result<Option<UpstreamName>, String> {
     const SHOWN: usize = 10;
     let name = text("the name of an upstream")(value)?;
     upstreams.get(name).cloned().ok_or_else(|| {
@@ -89,10 +71,7 @@ fn known_upstream(
         if known.is_empty() {
             "names no upstream: there is none in [[upstreams]]".to_owned()
         } else {
-            format!(
-                "names no upstream of [[upstreams]]; expected one of {}",
-                known.join(", ")
-            )
+            format!("names no upstream of [[upstreams]]; expected one of {}", known.join(", "))
         }
     })
 }
@@ -103,19 +82,18 @@ fn organisation(value: Value<'_>) -> Result<u64, String> {
         return Err(value.instead_of(expected));
     };
     let number = number.and_then(|number| u64::try_from(number).ok());
-    number
-        .filter(|number| *number > 0)
-        .ok_or_else(|| format!("expected {expected}"))
+    number.filter(|number| *number > 0).ok_or_else(|| format!("expected {expected}"))
 }
 
 fn credential(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> Option<Credential> {
-    match section
-        .find("credential")
-        .map(|found| (found.value, found.place))
-    {
+    match section.find("credential").map(|found| (found.value, found.place)) {
         Some((Value::Table(_), _)) => {}
         Some((Value::Text(_), place)) => {
-            section.problem("credential", place, "expected { application_token = { file = … } }; a secret never stands in the configuration itself");
+            section.problem(
+                "credential",
+                place,
+                "expected { application_token = { file = … } }; a secret never stands in the configuration itself",
+            );
             return None;
         }
         Some((other, place)) => {
@@ -130,7 +108,5 @@ fn credential(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> Option<
         }
     }
     let mut table = section.table("credential", CREDENTIAL_KEYS);
-    files
-        .secret(&mut table, "application_token")
-        .map(Credential::ApplicationToken)
+    files.secret(&mut table, "application_token").map(Credential::ApplicationToken)
 }

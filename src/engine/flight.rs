@@ -83,7 +83,7 @@ fn start(engine: &Engine, dispatch: &Arc<Dispatch>, launch: Launch) {
     };
     let Some((ticket, provider, cancel)) = cleared else {
         dispatch.aborted(now.mono, &launch);
-        return engine.set_timer(&entry);
+        return Engine::set_timer(&entry);
     };
     let flight = Flight { engine: engine.clone(), entry, launch, ticket };
     engine.0.supervisor.spawn("exchange", flight.fly(provider, cancel));
@@ -162,7 +162,7 @@ impl Flight {
         if queued {
             entry.dispatch.enqueue(entry, Urgency::Waiting, now.mono);
         }
-        engine.set_timer(entry);
+        Engine::set_timer(entry);
     }
 
     fn publish(&self, core: &mut Core, landing: Landing, answer: Result<Fetched, FetchError>) {

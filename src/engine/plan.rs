@@ -330,10 +330,9 @@ impl Plan {
         let rejected = self.trouble.as_ref().is_some_and(Trouble::is_rejection);
         match self.servable(now) {
             _ if self.frozen => State::Frozen,
-            Some(_) if rejected => State::Rejected,
+            Some(_) | None if rejected => State::Rejected,
             Some(_) if self.renewal_is_due(now) => State::Stale,
             Some(_) => State::Fresh,
-            None if rejected => State::Rejected,
             None if self.trouble.is_some() => State::Expired,
             None if self.flight != Flight::Grounded => State::Warming,
             None => State::Idle,
@@ -387,7 +386,7 @@ impl Plan {
     }
 
     fn failed(&mut self, now: Now, failure: Failure, chance: Chance) -> Landing {
-        let left = self.servable(now).map(|held| held.validity.remaining(now) - held.validity.margin);
+        let left = self.servable(now).map(|held| held.validity.remaining(now).saturating_sub(held.validity.margin));
         if let (Failure::Rejected, Some(held)) = (failure, self.servable(now)) {
             self.renew_floor = schedule::later_than(held.validity, now);
         }

@@ -74,9 +74,7 @@ impl Hosts {
             _ => return Err(Error::Scheme),
         }
         match (address_of(&host), standing) {
-            (Some(address), Standing::Other) if reach(address) != Reach::Public => {
-                Err(Error::PrivateAddress)
-            }
+            (Some(address), Standing::Other) if reach(address) != Reach::Public => Err(Error::PrivateAddress),
             _ => Ok(()),
         }
     }
@@ -160,9 +158,7 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
             reach_v4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
         }
         // AWS's metadata service; Teredo, documentation.
-        [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254]
-        | [0x2001, 0 | 0xdb8, ..]
-        | [0x3fff, 0..=0x0fff, ..] => Reach::Never,
+        [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254] | [0x2001, 0 | 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Reach::Never,
         // Loopback, unique local, local-use NAT64.
         [0, 0, 0, 0, 0, 0, 0, 1] | [0xfc00..=0xfdff, ..] | [0x64, 0xff9b, 1, ..] => Reach::Private,
         [0x2000..=0x3fff, ..] => Reach::Public,
@@ -201,10 +197,7 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub(super) fn new(hosts: Hosts, lookup: Arc<dyn Lookup>) -> Self {
-        Self {
-            hosts: Arc::new(hosts),
-            lookup,
-        }
+        Self { hosts: Arc::new(hosts), lookup }
     }
 }
 

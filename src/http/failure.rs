@@ -82,9 +82,7 @@ fn specific(error: &(dyn StdError + 'static)) -> Option<Cause> {
 }
 
 /// An error and what lies beneath. An `io::Error` leaves out the error it wraps, so that is looked up.
-fn chain<'a>(
-    error: &'a (dyn StdError + 'static),
-) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |outer: &&'a (dyn StdError + 'static)| {
         let outer: &'a (dyn StdError + 'static) = *outer;
         let wrapped = outer

@@ -23,11 +23,7 @@ impl Head {
     pub fn new(status: u16, headers: &HeaderMap) -> Self {
         let date = text(headers, DATE).and_then(unix_seconds);
         let retry_after = text(headers, RETRY_AFTER).and_then(|value| wait(value, date));
-        Self {
-            status,
-            date,
-            retry_after,
-        }
+        Self { status, date, retry_after }
     }
 }
 
@@ -61,10 +57,7 @@ mod tests {
     const NOON: &str = "Fri, 20 Nov 2026 12:00:00 GMT";
 
     fn head(headers: &[(HeaderName, &str)]) -> Head {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (name.clone(), value.parse().unwrap()))
-            .collect();
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
         Head::new(429, &headers)
     }
 
@@ -86,11 +79,7 @@ mod tests {
         ];
         for (value, seconds) in table {
             let head = head(&[(DATE, NOON), (RETRY_AFTER, value)]);
-            assert_eq!(
-                head.retry_after,
-                seconds.map(Duration::from_secs),
-                "{value:?}"
-            );
+            assert_eq!(head.retry_after, seconds.map(Duration::from_secs), "{value:?}");
         }
     }
 
@@ -98,10 +87,7 @@ mod tests {
     fn a_date_means_nothing_without_the_upstreams_clock() {
         let later = "Fri, 20 Nov 2026 12:02:00 GMT";
         assert_eq!(head(&[(RETRY_AFTER, later)]).retry_after, None);
-        assert_eq!(
-            head(&[(DATE, "today"), (RETRY_AFTER, later)]).retry_after,
-            None
-        );
+        assert_eq!(head(&[(DATE, "today"), (RETRY_AFTER, later)]).retry_after, None);
     }
 
     #[test]

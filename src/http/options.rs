@@ -42,14 +42,10 @@ pub enum Error {
     #[error("must not hold a query or a fragment")]
     QueryOrFragment,
     /// An address literal that is not a public one.
-    #[error(
-        "must not name a private, local or reserved address that is not listed in allow_private"
-    )]
+    #[error("must not name a private, local or reserved address that is not listed in allow_private")]
     PrivateAddress,
     /// The proxy's URL.
-    #[error(
-        "must be an http or https URL of a host, without user name, password, path, query or fragment"
-    )]
+    #[error("must be an http or https URL of a host, without user name, password, path, query or fragment")]
     Proxy,
     /// The certificates to trust.
     #[error("holds no certificate in PEM form that can be read")]
@@ -104,9 +100,7 @@ impl Options {
         if !plain {
             return Err(Error::Proxy);
         }
-        reqwest::Proxy::all(url.clone())
-            .map(Some)
-            .or(Err(Error::Proxy))
+        reqwest::Proxy::all(url.clone()).map(Some).or(Err(Error::Proxy))
     }
 }
 

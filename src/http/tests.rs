@@ -13,38 +13,14 @@ use tokio::task::JoinSet;
 #[test]
 fn addresses_lead_where_the_registries_say() {
     let table = [
-        (
-            Reach::Public,
-            "1.1.1.1 100.63.255.255 172.32.0.1 192.0.1.1 223.255.255.255 168.63.129.17",
-        ),
-        (
-            Reach::Public,
-            "2600:9000::1 2a00:1450::1 64:ff9b::101:101 2002:101:101::1",
-        ),
-        (
-            Reach::Private,
-            "127.0.0.1 127.9.9.9 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1",
-        ),
-        (
-            Reach::Private,
-            "198.18.0.1 ::1 fc00::1 fd12::1 64:ff9b::a00:1 2002:a00:1:: 64:ff9b:1::1",
-        ),
-        (
-            Reach::Never,
-            "0.0.0.0 0.1.2.3 169.254.169.254 224.0.0.1 255.255.255.255 192.0.2.1 240.0.0.1",
-        ),
-        (
-            Reach::Never,
-            "100.100.100.200 168.63.129.16 192.0.0.192 fd00:ec2::254",
-        ),
-        (
-            Reach::Never,
-            ":: ::ffff:1.1.1.1 ::ffff:169.254.169.254 ::ffff:10.0.0.1 ::1.2.3.4 fe80::1 fec0::1",
-        ),
-        (
-            Reach::Never,
-            "ff02::1 2001:db8::1 2001:0:1::1 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe:: 3fff::1 4000::1",
-        ),
+        (Reach::Public, "1.1.1.1 100.63.255.255 172.32.0.1 192.0.1.1 223.255.255.255 168.63.129.17"),
+        (Reach::Public, "2600:9000::1 2a00:1450::1 64:ff9b::101:101 2002:101:101::1"),
+        (Reach::Private, "127.0.0.1 127.9.9.9 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1"),
+        (Reach::Private, "198.18.0.1 ::1 fc00::1 fd12::1 64:ff9b::a00:1 2002:a00:1:: 64:ff9b:1::1"),
+        (Reach::Never, "0.0.0.0 0.1.2.3 169.254.169.254 224.0.0.1 255.255.255.255 192.0.2.1 240.0.0.1"),
+        (Reach::Never, "100.100.100.200 168.63.129.16 192.0.0.192 fd00:ec2::254"),
+        (Reach::Never, ":: ::ffff:1.1.1.1 ::ffff:169.254.169.254 ::ffff:10.0.0.1 ::1.2.3.4 fe80::1 fec0::1"),
+        (Reach::Never, "ff02::1 2001:db8::1 2001:0:1::1 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe:: 3fff::1 4000::1"),
     ];
     for (expected, addresses) in table {
         for address in addresses.split(' ') {
@@ -86,10 +62,7 @@ fn a_url_is_judged_by_its_text() {
         ("https://0xa9.0xfe.0xa9.0xfe/", Err(Error::PrivateAddress)),
         ("https://0251.0376.0251.0376/", Err(Error::PrivateAddress)),
         ("https://169.254.43518/", Err(Error::PrivateAddress)),
-        (
-            "https://[::ffff:169.254.169.254]/",
-            Err(Error::PrivateAddress),
-        ),
+        ("https://[::ffff:169.254.169.254]/", Err(Error::PrivateAddress)),
         ("https://[::ffff:a9fe:a9fe]/", Err(Error::PrivateAddress)),
         ("https://[64:ff9b::a9fe:a9fe]/", Err(Error::PrivateAddress)),
         ("https://[fd00:ec2::254]/", Err(Error::PrivateAddress)),
@@ -101,10 +74,7 @@ fn a_url_is_judged_by_its_text() {
         ("https://100.64.0.1/", Err(Error::PrivateAddress)),
         ("https://user@cdn.emnify.net/", Err(Error::UserInfo)),
         ("https://:pw@cdn.emnify.net/", Err(Error::UserInfo)),
-        (
-            "https://cdn.emnify.net@169.254.169.254/",
-            Err(Error::UserInfo),
-        ),
+        ("https://cdn.emnify.net@169.254.169.254/", Err(Error::UserInfo)),
         ("https://cdn.emnify.net/?key=1", Err(Error::QueryOrFragment)),
         ("https://cdn.emnify.net/?", Err(Error::QueryOrFragment)),
         ("https://cdn.emnify.net/#a", Err(Error::QueryOrFragment)),
@@ -130,19 +100,10 @@ fn listing_a_host_opens_that_host_alone() {
     ] {
         assert_eq!(check(&listed, url), Ok(()), "{url}");
     }
-    assert_eq!(
-        check(&listed, "http://a.mock.internal"),
-        Err(Error::Plaintext)
-    );
-    assert_eq!(
-        check(&listed, "https://10.1.2.4"),
-        Err(Error::PrivateAddress)
-    );
+    assert_eq!(check(&listed, "http://a.mock.internal"), Err(Error::Plaintext));
+    assert_eq!(check(&listed, "https://10.1.2.4"), Err(Error::PrivateAddress));
     let entry = "http://mock.internal";
-    assert_eq!(
-        check(&[entry], "https://cdn.emnify.net"),
-        Err(Error::AllowPrivate(entry.to_owned()))
-    );
+    assert_eq!(check(&[entry], "https://cdn.emnify.net"), Err(Error::AllowPrivate(entry.to_owned())));
 }
 
 #[test]
@@ -154,34 +115,17 @@ fn options_that_make_no_client_are_refused() {
     };
     let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert_eq!(refused(|_| {}), None);
-    assert_eq!(
-        refused(|o| o.allow_private = vec![String::new()]),
-        Some(Error::AllowPrivate(String::new()))
-    );
+    assert_eq!(refused(|o| o.allow_private = vec![String::new()]), Some(Error::AllowPrivate(String::new())));
     assert_eq!(refused(|o| o.ca_pem = Some(Vec::new())), Some(Error::Ca));
-    assert_eq!(
-        refused(|o| o.ca_pem = Some(b"no certificate".to_vec())),
-        Some(Error::Ca)
-    );
-    let broken = Client::new(&Options {
-        ca_pem: Some(pem.into()),
-        ..options(&[])
-    });
+    assert_eq!(refused(|o| o.ca_pem = Some(b"no certificate".to_vec())), Some(Error::Ca));
+    let broken = Client::new(&Options { ca_pem: Some(pem.into()), ..options(&[]) });
     assert_eq!(broken.err(), Some(Error::Build));
     let key_only = |o: &mut Options| {
         o.client_identity_pem = Some(crate::secret::LongLivedSecret::new("hunter2"));
     };
     assert_eq!(refused(key_only), Some(Error::Identity));
-    for proxy in [
-        "socks5://p/",
-        "http://user:hunter2@p/",
-        "http://p/path",
-        "http://p/?q",
-    ] {
-        let options = Options {
-            proxy: Url::parse(proxy).ok(),
-            ..options(&[])
-        };
+    for proxy in ["socks5://p/", "http://user:hunter2@p/", "http://p/path", "http://p/?q"] {
+        let options = Options { proxy: Url::parse(proxy).ok(), ..options(&[]) };
         assert_eq!(Client::new(&options).err(), Some(Error::Proxy), "{proxy}");
         assert!(!format!("{options:?}").contains("hunter2"));
     }
@@ -201,11 +145,7 @@ impl Lookup for Script {
     fn addresses(&self, _name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
         let mut answers = self.0.lock().unwrap();
         let last = answers.len() == 1;
-        let answer = if last {
-            answers.last().cloned()
-        } else {
-            answers.pop()
-        };
+        let answer = if last { answers.last().cloned() } else { answers.pop() };
         Box::pin(async move { Ok(answer.unwrap()) })
     }
 }
@@ -230,10 +170,7 @@ async fn server() -> (SocketAddr, JoinSet<()>, Arc<Mutex<usize>>) {
             let mut request = vec![0; 4096];
             let read = socket.read(&mut request).await.unwrap_or_default();
             if read > 0 {
-                socket
-                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-                    .await
-                    .unwrap();
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
             }
         }
     });
@@ -242,10 +179,7 @@ async fn server() -> (SocketAddr, JoinSet<()>, Arc<Mutex<usize>>) {
 
 async fn post(client: &Client, url: String) -> Result<u16, SendError> {
     let request = Request::post_json(Url::parse(&url).unwrap(), Zeroizing::new(b"{}".to_vec()));
-    client
-        .send(request)
-        .await
-        .map(|response| response.head.status)
+    client.send(request).await.map(|response| response.head.status)
 }
 
 #[tokio::test]
@@ -270,10 +204,7 @@ async fn a_listed_name_and_localhost_have_limits_too() {
     let metadata = "169.254.169.254".parse().unwrap();
     let listed = client(&["mock.internal"], &[&[metadata]]);
     let refused = Err(SendError::NoAnswer(Cause::Refused));
-    assert_eq!(
-        post(&listed, "http://mock.internal/".to_owned()).await,
-        refused
-    );
+    assert_eq!(post(&listed, "http://mock.internal/".to_owned()).await, refused);
     assert_eq!(post(&listed, "http://localhost/".to_owned()).await, refused);
 }
 
@@ -285,11 +216,7 @@ async fn rebinding_wins_nothing() {
     let script = Script::new(&[&[public], &[LOOPBACK]]);
     assert_eq!(script.addresses(String::new()).await.unwrap(), [public]);
     let client = Client::with_lookup(&options(&[]), script).unwrap();
-    let sent = post(
-        &client,
-        format!("https://rebind.example:{}/", address.port()),
-    )
-    .await;
+    let sent = post(&client, format!("https://rebind.example:{}/", address.port())).await;
     assert_eq!(sent, Err(SendError::NoAnswer(Cause::Refused)));
     assert_eq!(*count.lock().unwrap(), 0);
 }
@@ -312,10 +239,7 @@ fn what_holds_secrets_shows_none() {
     value.set_sensitive(false);
     let request = Request::post_json(url, Zeroizing::new(b"hunter2".to_vec()))
         .with_secret_header(HeaderName::from_static("x-api-key"), value);
-    let response = Response {
-        head: Head::new(200, &HeaderMap::new()),
-        body: Bytes::from_static(b"hunter2"),
-    };
+    let response = Response { head: Head::new(200, &HeaderMap::new()), body: Bytes::from_static(b"hunter2") };
     assert!(!format!("{request:?} {response:?}").contains("hunter2"));
     assert!(request.headers.get("x-api-key").unwrap().is_sensitive());
 }

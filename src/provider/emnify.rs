@@ -95,20 +95,12 @@ impl ApplicationToken {
         client.check_url(base).map_err(Error::Base)?;
         check_secret(secret.expose())?;
         let mut endpoint = base.clone();
-        endpoint
-            .path_segments_mut()
-            .or(Err(Error::Base(UrlError::Scheme)))?
-            .pop_if_empty()
-            .extend(["api", "v1", "authenticate"]);
-        Ok(Self {
-            client,
-            endpoint,
-            secret,
-            terms: Terms {
-                bounds,
-                organisation,
-            },
-        })
+        endpoint.path_segments_mut().or(Err(Error::Base(UrlError::Scheme)))?.pop_if_empty().extend([
+            "api",
+            "v1",
+            "authenticate",
+        ]);
+        Ok(Self { client, endpoint, secret, terms: Terms { bounds, organisation } })
     }
 
     async fn attempt(&self) -> Result<Fetched, FetchError> {
@@ -154,10 +146,7 @@ fn body(application_token: &str) -> Result<Zeroizing<Vec<u8>>, FetchError> {
     let mut body = Zeroizing::new(Vec::with_capacity(2 * application_token.len() + 64));
     match serde_json::to_writer(&mut *body, &Credentials { application_token }) {
         Ok(()) => Ok(body),
-        Err(_unlikely) => Err(FetchError::new(
-            Failure::Unreachable,
-            "the request could not be written",
-        )),
+        Err(_unlikely) => Err(FetchError::new(Failure::Unreachable, "the request could not be written")),
     }
 }
 
@@ -174,16 +163,12 @@ fn judge(response: &Response, terms: Terms) -> Result<Fetched, FetchError> {
 fn unanswered(error: &SendError) -> FetchError {
     let kind = match error {
         SendError::Body(head, _) if head.status != 200 => return refusal(head, &[]),
-        SendError::Body(_, Cause::TooLarge)
-        | SendError::NoAnswer(Cause::TooLarge | Cause::Garbled) => Failure::Malformed,
+        SendError::Body(_, Cause::TooLarge) | SendError::NoAnswer(Cause::TooLarge | Cause::Garbled) => {
+            Failure::Malformed
+        }
         SendError::Body(..) => Failure::Unavailable,
         SendError::NoAnswer(
-            Cause::Refused
-            | Cause::Unresolved
-            | Cause::Connect
-            | Cause::Tls
-            | Cause::Timeout
-            | Cause::Interrupted,
+            Cause::Refused | Cause::Unresolved | Cause::Connect | Cause::Tls | Cause::Timeout | Cause::Interrupted,
         ) => Failure::Unreachable,
     };
     FetchError::new(kind, error.to_string())
@@ -194,12 +179,7 @@ fn refusal(head: &Head, body: &[u8]) -> FetchError {
     let (kind, words) = match status {
         401 if is_lockout(body) => (Failure::LockedOut, "the account is locked for a while"),
         400 | 401 | 403 | 422 => (Failure::Rejected, "the application token is refused"),
-        429 => (
-            Failure::Throttled {
-                retry_after: head.retry_after,
-            },
-            "too many requests",
-        ),
+        429 => (Failure::Throttled { retry_after: head.retry_after }, "too many requests"),
         404 | 408 | 500..=599 => (Failure::Unavailable, "the upstream can't answer now"),
         300..=399 => (Failure::Malformed, "redirects are not followed"),
         _ => (Failure::Malformed, "the status fits no class"),
@@ -228,9 +208,7 @@ fn success(response: &Response, terms: Terms) -> Result<Fetched, FetchError> {
 fn token(body: &[u8]) -> Result<AccessToken, FetchError> {
     let size = body.len();
     let Ok(success) = serde_json::from_slice::<Success>(body) else {
-        return Err(malformed(format_args!(
-            "{size} bytes that are not the documented JSON object"
-        )));
+        return Err(malformed(format_args!("{size} bytes that are not the documented JSON object")));
     };
     let token = match (success.auth_token.map(AccessToken::new), success.mfa_token) {
         (Some(token), _) => token,
@@ -247,9 +225,7 @@ fn token(body: &[u8]) -> Result<AccessToken, FetchError> {
         return Err(malformed(format_args!("an auth_token of {length} bytes")));
     }
     if !token.expose().bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(malformed(
-            "an auth_token with characters that no header can carry",
-        ));
+        return Err(malformed("an auth_token with characters that no header can carry"));
     }
     Ok(token)
 }
@@ -267,12 +243,8 @@ fn check_organisation(claims: &Claims, expected: Option<u64>) -> Result<(), Fetc
 }
 
 fn lifetime(claims: &Claims, head: &Head, bounds: Bounds) -> Result<Duration, FetchError> {
-    let sources = Sources {
-        issued_at: claims.iat,
-        expires_at: claims.exp,
-        answered_at: head.date,
-        ..Sources::default()
-    };
+    let sources =
+        Sources { issued_at: claims.iat, expires_at: claims.exp, answered_at: head.date, ..Sources::default() };
     lifetime::decide(sources, bounds).map_err(malformed)
 }
 

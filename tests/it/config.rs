@@ -1,10 +1,6 @@
 //! The configuration as a whole: all problems at once, the overlay, secret files, scale, the example.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -204,10 +200,7 @@ fn every_problem_is_reported_in_one_go() {
     let problems = Config::parse(BAD, directory.path(), &environment).unwrap_err();
     let shown = problems.to_string();
     assert_eq!(shown.lines().count(), problems.iter().count(), "{shown}");
-    assert!(
-        !shown.contains("s3cret") && !shown.contains(SECRET),
-        "{shown}"
-    );
+    assert!(!shown.contains("s3cret") && !shown.contains(SECRET), "{shown}");
     let shown = shown.replace(directory.path().to_str().unwrap(), "DIR");
     assert_eq!(shown, PROBLEMS.trim());
 }
@@ -224,10 +217,7 @@ fn what_is_not_toml_is_told_by_line_and_column_without_quoting_it() {
 #[test]
 fn a_missing_file_and_a_directory_are_problems() {
     let directory = directory(&[]);
-    for path in [
-        directory.path().join("absent.toml"),
-        directory.path().to_owned(),
-    ] {
+    for path in [directory.path().join("absent.toml"), directory.path().to_owned()] {
         let problems = Config::load(&path, &Environment::default()).unwrap_err();
         let problem = problems.iter().next().unwrap();
         assert_eq!(problem.key, path.display().to_string());
@@ -286,20 +276,14 @@ fn an_upstream_has_defaults_for_all_but_its_name_and_kind() {
 #[test]
 fn the_connect_timeout_gives_way_to_a_shorter_timeout() {
     let config = parse_with(&format!("{UPSTREAM}timeout = \"2s\"\n"), &[]).unwrap();
-    assert_eq!(
-        config.upstreams[0].http.connect_timeout,
-        Duration::from_secs(2)
-    );
+    assert_eq!(config.upstreams[0].http.connect_timeout, Duration::from_secs(2));
 }
 
 #[test]
 fn a_proxy_needs_an_https_url() {
     let text = format!("{UPSTREAM}url = \"http://127.0.0.1:1\"\nproxy = \"http://proxy:3128\"\n");
     let problems = parse_with(&text, &[]).unwrap_err();
-    let keys: Vec<_> = problems
-        .iter()
-        .map(|problem| problem.key.as_str())
-        .collect();
+    let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(keys, ["upstreams[0].proxy"]);
 }
 
@@ -323,21 +307,14 @@ fn the_environment_wins_over_the_file() {
 
 #[test]
 fn the_environment_reaches_scalar_settings_only() {
-    for name in [
-        "TOKEN_BROKER__UPSTREAMS__NAME",
-        "TOKEN_BROKER__SERVER",
-        "TOKEN_BROKER__",
-    ] {
+    for name in ["TOKEN_BROKER__UPSTREAMS__NAME", "TOKEN_BROKER__SERVER", "TOKEN_BROKER__"] {
         let problems = parse_with("", &[(name, "x")]).unwrap_err();
         assert_eq!(problems.iter().next().unwrap().key, name);
     }
     let problems = parse_with("", &[("TOKEN_BROKER__LOG__FORMAT", "")]).unwrap_err();
     let problem = problems.iter().next().unwrap();
     assert_eq!(problem.key, "log.format");
-    assert_eq!(
-        problem.place,
-        Place::Variable("TOKEN_BROKER__LOG__FORMAT".to_owned())
-    );
+    assert_eq!(problem.place, Place::Variable("TOKEN_BROKER__LOG__FORMAT".to_owned()));
 }
 
 #[test]
@@ -345,15 +322,8 @@ fn a_secret_comes_from_a_file_a_key_or_the_environment() {
     let with_newline = format!("{SECRET}\n");
     let toml = format!("\"team/a\" = \"{SECRET}\"\n");
     let json = format!("{{\"team/a\": \"{SECRET}\"}}");
-    let directory = directory(&[
-        ("own", &with_newline),
-        ("all.toml", &toml),
-        ("all.json", &json),
-    ]);
-    let absolute = format!(
-        "{{ file = \"{}\" }}",
-        directory.path().join("own").display()
-    );
+    let directory = directory(&[("own", &with_newline), ("all.toml", &toml), ("all.json", &json)]);
+    let absolute = format!("{{ file = \"{}\" }}", directory.path().join("own").display());
     let sources = [
         "{ file = \"own\" }",
         "{ file = \"all.toml\", key = \"team/a\" }",
@@ -369,10 +339,7 @@ fn a_secret_comes_from_a_file_a_key_or_the_environment() {
     let text = with_credential("{ env = \"FLEET\" }");
     let config = parse_with(&text, &[("FLEET", SECRET)]).unwrap();
     assert_eq!(token(&config), SECRET);
-    assert_eq!(
-        config.warnings[0].key,
-        "workspaces[0].credential.application_token"
-    );
+    assert_eq!(config.warnings[0].key, "workspaces[0].credential.application_token");
     assert!(!config.warnings[0].to_string().contains(SECRET));
 }
 
@@ -386,11 +353,7 @@ fn a_secret_file_that_everyone_may_read_gives_one_warning() {
         "{text}[[workspaces]]\nname = \"b\"\nupstream = \"emnify\"\ncredential = {{ application_token = {{ file = \"own\" }} }}\n"
     );
     let config = parse(&twice, &directory).unwrap();
-    let keys: Vec<_> = config
-        .warnings
-        .iter()
-        .map(|warning| warning.key.as_str())
-        .collect();
+    let keys: Vec<_> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
     assert_eq!(keys, ["workspaces[0].credential.application_token"]);
 }
 
@@ -420,10 +383,7 @@ fn certificates_are_looked_into() {
         "{UPSTREAM}ca_file = \"client.key\"\nclient_certificate = {{ cert_file = \"client.key\", key_file = \"ca.pem\" }}\n"
     );
     let problems = parse(&swapped, &directory).unwrap_err();
-    let keys: Vec<_> = problems
-        .iter()
-        .map(|problem| problem.key.as_str())
-        .collect();
+    let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(
         keys,
         [
@@ -457,35 +417,23 @@ fn a_hundred_thousand_workspaces_share_one_secret_file() {
 fn more_workspaces_than_the_engine_allows_are_one_problem() {
     let text = "[engine]\nmax_workspaces = 1\n[[workspaces]]\n[[workspaces]]\n";
     let problems = parse_with(text, &[]).unwrap_err();
-    let keys: Vec<_> = problems
-        .iter()
-        .map(|problem| problem.key.as_str())
-        .collect();
+    let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(keys, ["workspaces"]);
 }
 
 #[test]
 fn the_example_is_valid() {
     let directory = directory(&[
-        (
-            "token-broker.toml",
-            include_str!("../../examples/token-broker.toml"),
-        ),
+        ("token-broker.toml", include_str!("../../examples/token-broker.toml")),
         ("secrets/fleet-europe", "token-1\n"),
-        (
-            "secrets/customers.toml",
-            "\"customers/blue\" = \"token-2\"\n\"customers/green\" = \"token-3\"\n",
-        ),
+        ("secrets/customers.toml", "\"customers/blue\" = \"token-2\"\n\"customers/green\" = \"token-3\"\n"),
     ]);
     let path = directory.path().join("token-broker.toml");
     let config = Config::load(&path, &Environment::default()).unwrap();
     assert_eq!(config.warnings, []);
     assert_eq!(config.workspaces[0].keep_warm, KeepWarm::Always);
     assert_eq!(config.workspaces[0].organisation, Some(1234));
-    assert_eq!(
-        config.upstreams[0].budget.logins,
-        NonZeroU32::new(100).unwrap()
-    );
+    assert_eq!(config.upstreams[0].budget.logins, NonZeroU32::new(100).unwrap());
     assert_eq!(config.upstreams[0].budget.per, Duration::from_secs(300));
     insta::assert_snapshot!(explain(&config).join("\n"), @r##"
     upstream emnify (emnify, https://cdn.emnify.net/): Workspaces: 3

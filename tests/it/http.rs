@@ -28,10 +28,7 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn options() -> Options {
-    Options {
-        timeout: LIMIT,
-        ..Options::default()
-    }
+    Options { timeout: LIMIT, ..Options::default() }
 }
 
 async fn post(options: &Options, url: &str) -> Result<Response, SendError> {
@@ -47,10 +44,7 @@ async fn listen() -> (TcpListener, u16) {
 }
 
 /// Reads one request, answers it, and returns what came, once the client has closed the connection.
-async fn serve(
-    mut socket: impl AsyncRead + AsyncWrite + Unpin,
-    answer: &[u8],
-) -> io::Result<String> {
+async fn serve(mut socket: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) -> io::Result<String> {
     let mut request = Vec::new();
     while !request.ends_with(b"}") && !request.starts_with(b"CONNECT") {
         if socket.read_buf(&mut request).await? == 0 {
@@ -73,10 +67,7 @@ async fn no_redirect_is_followed() {
     for status in [300, 301, 302, 303, 307, 308] {
         let (from, to) = (MockServer::start().await, MockServer::start().await);
         let everything = |answer| Mock::given(any()).respond_with(answer);
-        everything(ResponseTemplate::new(200))
-            .expect(0)
-            .mount(&to)
-            .await;
+        everything(ResponseTemplate::new(200)).expect(0).mount(&to).await;
         let away = ResponseTemplate::new(status).insert_header("Location", to.uri());
         everything(away).expect(1).mount(&from).await;
         let response = post(&options(), &from.uri()).await.unwrap();
@@ -110,10 +101,7 @@ async fn a_request_says_no_more_than_it_must() {
 /// The environment belongs to the whole process, so another one is started for what depends on it.
 fn another_process(test: &str) -> tokio::process::Command {
     let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
-    child
-        .args(["--exact", test])
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    child.args(["--exact", test]).stdin(Stdio::null()).kill_on_drop(true);
     child
 }
 
@@ -121,10 +109,7 @@ async fn passes(mut child: tokio::process::Command) {
     let output = tokio::time::timeout(LIMIT, child.output()).await;
     let output = output.unwrap().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 #[tokio::test]
@@ -134,14 +119,7 @@ async fn the_environments_proxies_are_not_used() {
     for name in ["NO_PROXY", "no_proxy", "REQUEST_METHOD"] {
         child.env_remove(name);
     }
-    for name in [
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-    ] {
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
         child.env(name, format!("http://127.0.0.1:{port}"));
     }
     tokio::select! {
@@ -190,15 +168,8 @@ async fn the_configured_proxy_is_used() {
 #[tokio::test]
 async fn a_proxy_is_no_way_around_the_rules() {
     let (proxy, port) = listen().await;
-    let options = Options {
-        proxy: Url::parse(&format!("http://127.0.0.1:{port}")).ok(),
-        ..options()
-    };
-    for url in [
-        "http://cdn.emnify.net/",
-        "https://169.254.169.254/",
-        "https://a:b@cdn.emnify.net/",
-    ] {
+    let options = Options { proxy: Url::parse(&format!("http://127.0.0.1:{port}")).ok(), ..options() };
+    for url in ["http://cdn.emnify.net/", "https://169.254.169.254/", "https://a:b@cdn.emnify.net/"] {
         tokio::select! {
             _ = proxy.accept() => panic!("the proxy was asked for {url}"),
             sent = post(&options, url) => {
@@ -211,28 +182,18 @@ async fn a_proxy_is_no_way_around_the_rules() {
 #[tokio::test]
 async fn a_handshake_has_its_own_deadline() {
     let (_silent, port) = listen().await;
-    let options = Options {
-        connect_timeout: Duration::from_millis(200),
-        ..options()
-    };
+    let options = Options { connect_timeout: Duration::from_millis(200), ..options() };
     let started = Instant::now();
     let sent = post(&options, &format!("https://127.0.0.1:{port}/")).await;
     assert_eq!(sent.unwrap_err(), SendError::NoAnswer(Cause::Timeout));
     let took = started.elapsed();
-    assert!(
-        took >= options.connect_timeout && took < LIMIT / 2,
-        "{took:?}"
-    );
+    assert!(took >= options.connect_timeout && took < LIMIT / 2, "{took:?}");
 }
 
 #[tokio::test]
 async fn the_whole_deadline_covers_the_handshake_too() {
     let (_silent, port) = listen().await;
-    let options = Options {
-        timeout: Duration::from_millis(200),
-        connect_timeout: LIMIT,
-        ..options()
-    };
+    let options = Options { timeout: Duration::from_millis(200), connect_timeout: LIMIT, ..options() };
     let sent = post(&options, &format!("https://127.0.0.1:{port}/")).await;
     assert_eq!(sent.unwrap_err(), SendError::NoAnswer(Cause::Timeout));
 }
@@ -262,9 +223,8 @@ fn issue(issuer: &Issuer<'_, KeyPair>, name: &str) -> (rcgen::Certificate, Strin
 fn acceptor(authority: &Authority, name: &str, clients: Option<&Authority>) -> TlsAcceptor {
     let (certificate, key) = issue(authority, name);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap();
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some(clients) => {
@@ -275,17 +235,12 @@ fn acceptor(authority: &Authority, name: &str, clients: Option<&Authority>) -> T
         }
     };
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-    let config = builder
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
+    let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
     TlsAcceptor::from(Arc::new(config))
 }
 
 /// One exchange over TLS: what the client made of it, and the request if one came.
-async fn over_tls(
-    acceptor: &TlsAcceptor,
-    options: &Options,
-) -> (Result<u16, SendError>, Option<String>) {
+async fn over_tls(acceptor: &TlsAcceptor, options: &Options) -> (Result<u16, SendError>, Option<String>) {
     let (listener, port) = listen().await;
     let server = async {
         let (socket, _) = listener.accept().await.unwrap();
@@ -308,10 +263,7 @@ async fn only_the_configured_roots_are_trusted() {
         }
     };
     let other = authority();
-    let trusting = |authority: &Authority| Options {
-        ca_pem: Some(authority.pem().into_bytes()),
-        ..options()
-    };
+    let trusting = |authority: &Authority| Options { ca_pem: Some(authority.pem().into_bytes()), ..options() };
     let table = [
         ("the right roots", trusting(&ours), "localhost", true),
         ("the bundled roots", options(), "localhost", false),
@@ -320,11 +272,7 @@ async fn only_the_configured_roots_are_trusted() {
     ];
     for (what, options, name, trusted) in table {
         let (sent, request) = over_tls(&acceptor(&ours, name, None), &options).await;
-        let expected = if trusted {
-            Ok(200)
-        } else {
-            Err(SendError::NoAnswer(Cause::Tls))
-        };
+        let expected = if trusted { Ok(200) } else { Err(SendError::NoAnswer(Cause::Tls)) };
         assert_eq!(sent, expected, "{what}");
         assert_eq!(request.is_some(), trusted, "{what}");
     }
@@ -339,9 +287,7 @@ async fn the_machines_roots_are_not_trusted() {
     std::fs::write(&key_file, key.serialize_pem()).unwrap();
     std::fs::write(&roots_file, authority_of(key).pem()).unwrap();
     let mut child = another_process("http::only_the_configured_roots_are_trusted");
-    child
-        .env(KEY_FILE, key_file)
-        .env("SSL_CERT_FILE", roots_file);
+    child.env(KEY_FILE, key_file).env("SSL_CERT_FILE", roots_file);
     passes(child).await;
 }
 
@@ -351,8 +297,7 @@ async fn the_client_certificate_is_presented() {
     let acceptor = acceptor(&ours, "localhost", Some(&clients));
     let with = |identity: Option<(rcgen::Certificate, String)>| Options {
         ca_pem: Some(ours.pem().into_bytes()),
-        client_identity_pem: identity
-            .map(|(certificate, key)| LongLivedSecret::new(certificate.pem() + &key)),
+        client_identity_pem: identity.map(|(certificate, key)| LongLivedSecret::new(certificate.pem() + &key)),
         ..options()
     };
     let (sent, _) = over_tls(&acceptor, &with(Some(issue(&clients, "broker")))).await;
@@ -360,10 +305,7 @@ async fn the_client_certificate_is_presented() {
     for identity in [None, Some(issue(&ours, "broker"))] {
         let (sent, request) = over_tls(&acceptor, &with(identity)).await;
         assert!(matches!(sent, Err(SendError::NoAnswer(_))), "{sent:?}");
-        assert_eq!(
-            request, None,
-            "nothing was said to a client without a certificate"
-        );
+        assert_eq!(request, None, "nothing was said to a client without a certificate");
     }
 }
 
@@ -394,10 +336,7 @@ async fn over_http2(header_bytes: usize, body_bytes: usize) -> Result<usize, Sen
         // The client may cut it, or just go away.
         drop(connection.serve_connection(socket, answer).await);
     };
-    let options = Options {
-        ca_pem: Some(ours.pem().into_bytes()),
-        ..options()
-    };
+    let options = Options { ca_pem: Some(ours.pem().into_bytes()), ..options() };
     let url = format!("https://localhost:{port}/");
     let (sent, ()) = tokio::join!(post(&options, &url), server);
     sent.map(|response| response.body.len())
@@ -407,13 +346,7 @@ async fn over_http2(header_bytes: usize, body_bytes: usize) -> Result<usize, Sen
 async fn http2_has_the_same_limits() {
     assert_eq!(over_http2(15_000, 65_536).await, Ok(65_536));
     let large_head = over_http2(17_000, 10).await;
-    assert!(
-        matches!(large_head, Err(SendError::NoAnswer(_))),
-        "{large_head:?}"
-    );
+    assert!(matches!(large_head, Err(SendError::NoAnswer(_))), "{large_head:?}");
     let large_body = over_http2(10, 65_537).await;
-    assert!(
-        matches!(large_body, Err(SendError::Body(_, Cause::TooLarge))),
-        "{large_body:?}"
-    );
+    assert!(matches!(large_body, Err(SendError::Body(_, Cause::TooLarge))), "{large_body:?}");
 }

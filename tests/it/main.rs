@@ -1,2 +1,9 @@
 //! The integration tests: one binary, a module per subject.
+
+#[cfg(test)]
+mod architecture;
 mod config;
+#[cfg(test)]
+mod http;
+#[cfg(test)]
+mod provider;

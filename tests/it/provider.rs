@@ -29,10 +29,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 const SECRET: &str = "app-token-fixture-secret";
 const ORGANISATION: u64 = 42;
-const BOUNDS: Bounds = Bounds {
-    shortest: Duration::from_secs(30),
-    longest: Duration::from_secs(2 * 365 * 86_400),
-};
+const BOUNDS: Bounds = Bounds { shortest: Duration::from_secs(30), longest: Duration::from_secs(2 * 365 * 86_400) };
 
 #[derive(Deserialize)]
 struct Head {
@@ -58,10 +55,7 @@ struct Observed {
 impl Observed {
     fn summary(&self) -> Expected {
         match &self.result {
-            Ok(fetched) => Expected {
-                lifetime_seconds: Some(fetched.lifetime.as_secs()),
-                ..Expected::default()
-            },
+            Ok(fetched) => Expected { lifetime_seconds: Some(fetched.lifetime.as_secs()), ..Expected::default() },
             Err(error) => Expected {
                 failure: Some(error.kind.as_str().to_owned()),
                 retry_after_seconds: match error.kind {
@@ -113,10 +107,7 @@ impl<'a> MakeWriter<'a> for Capture {
 }
 
 fn provider(base: &str, timeout: Duration) -> ApplicationToken {
-    let options = Options {
-        timeout,
-        ..Options::default()
-    };
+    let options = Options { timeout, ..Options::default() };
     let client = Arc::new(Client::new(&options).unwrap());
     let base = Url::parse(base).unwrap();
     let secret = LongLivedSecret::new(SECRET);
@@ -138,10 +129,7 @@ async fn observe(base: &str, timeout: Duration) -> Observed {
     let took = started.elapsed();
     drop(guard);
     let logs = String::from_utf8(capture.0.lock().unwrap().clone()).unwrap();
-    assert!(
-        logs.contains("starting new connection"),
-        "nothing was captured"
-    );
+    assert!(logs.contains("starting new connection"), "nothing was captured");
     Observed { result, logs, took }
 }
 
@@ -159,9 +147,7 @@ async fn replay(case: &Path) -> (Observed, Vec<u8>) {
     Mock::given(method("POST"))
         .and(path("/api/v1/authenticate"))
         .and(header("content-type", "application/json"))
-        .and(body_json(
-            serde_json::json!({ "application_token": SECRET }),
-        ))
+        .and(body_json(serde_json::json!({ "application_token": SECRET })))
         .respond_with(answer)
         .expect(1)
         .mount(&server)
@@ -172,10 +158,7 @@ async fn replay(case: &Path) -> (Observed, Vec<u8>) {
 #[tokio::test]
 async fn emnify_answers_are_judged_and_stay_inside() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/providers/emnify");
-    let mut cases: Vec<_> = fs::read_dir(root)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut cases: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.sort();
     assert!(cases.len() >= 60, "fixtures are missing");
     for case in cases {
@@ -183,12 +166,7 @@ async fn emnify_answers_are_judged_and_stay_inside() {
         let expected = fs::read(case.join("expected.json")).unwrap();
         let expected: Expected = serde_json::from_slice(&expected).unwrap();
         let detail = observed.result.as_ref().err().map(ToString::to_string);
-        assert_eq!(
-            observed.summary(),
-            expected,
-            "{} {detail:?}",
-            case.display()
-        );
+        assert_eq!(observed.summary(), expected, "{} {detail:?}", case.display());
         let text = String::from_utf8_lossy(&body);
         let token = serde_json::from_slice::<serde_json::Value>(&body)
             .ok()
@@ -223,11 +201,7 @@ where
             drop(serve(socket).await);
         }
     });
-    Raw {
-        url,
-        connections,
-        _tasks: tasks,
-    }
+    Raw { url, connections, _tasks: tasks }
 }
 
 async fn read_request(socket: &mut TcpStream) -> io::Result<()> {
@@ -247,11 +221,7 @@ where
 {
     let server = raw(serve).await;
     let observed = observe(&server.url, timeout).await;
-    assert_eq!(
-        *server.connections.lock().unwrap(),
-        1,
-        "exactly one attempt"
-    );
+    assert_eq!(*server.connections.lock().unwrap(), 1, "exactly one attempt");
     observed.keeps_quiet_about(&[SECRET, TOKEN]);
     observed
 }
@@ -269,19 +239,13 @@ async fn a_refused_connection_is_unreachable() {
 /// Closing with unread bytes sends RST.
 #[tokio::test]
 async fn a_reset_before_the_status_is_unreachable() {
-    let observed = failing(
-        |socket| async move { socket.peek(&mut [0]).await.map(drop) },
-        PATIENT,
-    );
+    let observed = failing(|socket| async move { socket.peek(&mut [0]).await.map(drop) }, PATIENT);
     assert_eq!(observed.await.failure(), Failure::Unreachable);
 }
 
 #[tokio::test]
 async fn a_close_before_the_status_is_unreachable() {
-    let observed = failing(
-        |mut socket| async move { read_request(&mut socket).await },
-        PATIENT,
-    );
+    let observed = failing(|mut socket| async move { read_request(&mut socket).await }, PATIENT);
     assert_eq!(observed.await.failure(), Failure::Unreachable);
 }
 
@@ -311,9 +275,7 @@ async fn a_body_that_is_cut_is_unavailable() {
     async fn cut(mut socket: TcpStream) -> io::Result<()> {
         read_request(&mut socket).await?;
         socket.write_all(HEAD).await?;
-        socket
-            .write_all(b"Content-Length: 400\r\n\r\n{\"auth_token\":\"")
-            .await?;
+        socket.write_all(b"Content-Length: 400\r\n\r\n{\"auth_token\":\"").await?;
         socket.write_all(TOKEN.as_bytes()).await?;
         socket.shutdown().await
     }
@@ -325,9 +287,7 @@ async fn a_body_that_is_cut_is_unavailable() {
 async fn a_refusal_that_is_cut_is_still_a_refusal() {
     async fn cut(mut socket: TcpStream) -> io::Result<()> {
         read_request(&mut socket).await?;
-        socket
-            .write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 400\r\n\r\n{")
-            .await?;
+        socket.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 400\r\n\r\n{").await?;
         socket.shutdown().await
     }
     assert_eq!(failing(cut, PATIENT).await.failure(), Failure::Rejected);
@@ -374,9 +334,7 @@ async fn a_body_announced_as_ten_megabytes_is_not_read() {
     async fn announce(mut socket: TcpStream) -> io::Result<()> {
         read_request(&mut socket).await?;
         socket.write_all(HEAD).await?;
-        socket
-            .write_all(b"Content-Length: 10485760\r\n\r\n")
-            .await?;
+        socket.write_all(b"Content-Length: 10485760\r\n\r\n").await?;
         socket.read_u8().await.map(drop)
     }
     let observed = failing(announce, PATIENT).await;
@@ -389,9 +347,7 @@ async fn a_body_without_end_is_cut_off() {
     async fn endless(mut socket: TcpStream) -> io::Result<()> {
         read_request(&mut socket).await?;
         socket.write_all(HEAD).await?;
-        socket
-            .write_all(b"Transfer-Encoding: chunked\r\n\r\n")
-            .await?;
+        socket.write_all(b"Transfer-Encoding: chunked\r\n\r\n").await?;
         let chunk = format!("1000\r\n{}\r\n", " ".repeat(0x1000));
         loop {
             socket.write_all(chunk.as_bytes()).await?;

@@ -6,17 +6,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 const TERMS: Terms = Terms {
-    bounds: Bounds {
-        shortest: Duration::from_secs(30),
-        longest: Duration::from_secs(2 * 365 * 86_400),
-    },
+    bounds: Bounds { shortest: Duration::from_secs(30), longest: Duration::from_secs(2 * 365 * 86_400) },
     organisation: Some(42),
 };
-const HEAD: Head = Head {
-    status: 200,
-    date: Some(1_000),
-    retry_after: None,
-};
+const HEAD: Head = Head { status: 200, date: Some(1_000), retry_after: None };
 
 fn judged(head: Head, body: impl Into<Bytes>) -> Result<Fetched, FetchError> {
     let body = body.into();
@@ -24,9 +17,7 @@ fn judged(head: Head, body: impl Into<Bytes>) -> Result<Fetched, FetchError> {
 }
 
 fn failure(status: u16, body: &str) -> Failure {
-    judged(Head { status, ..HEAD }, body.to_owned())
-        .unwrap_err()
-        .kind
+    judged(Head { status, ..HEAD }, body.to_owned()).unwrap_err().kind
 }
 
 fn jwt(claims: &Value) -> String {
@@ -77,27 +68,12 @@ fn the_status_of_a_refusal_decides() {
 #[test]
 fn a_lockout_is_told_from_a_refusal() {
     let table = [
-        (
-            r#"{"error_code":1105,"error_token":"TooManyRequests","message":"x"}"#,
-            Failure::LockedOut,
-        ),
+        (r#"{"error_code":1105,"error_token":"TooManyRequests","message":"x"}"#, Failure::LockedOut),
         (r#"{"error_code":1105}"#, Failure::LockedOut),
-        (
-            r#"{"error_token":"TooManyRequests","error_code":null}"#,
-            Failure::LockedOut,
-        ),
-        (
-            r#"{"error_code":"odd","error_token":"TooManyRequests","more":[1]}"#,
-            Failure::LockedOut,
-        ),
-        (
-            r#"{"error_code":1101,"error_token":"InvalidCredentials"}"#,
-            Failure::Rejected,
-        ),
-        (
-            r#"{"message":"token contains an invalid number of segments"}"#,
-            Failure::Rejected,
-        ),
+        (r#"{"error_token":"TooManyRequests","error_code":null}"#, Failure::LockedOut),
+        (r#"{"error_code":"odd","error_token":"TooManyRequests","more":[1]}"#, Failure::LockedOut),
+        (r#"{"error_code":1101,"error_token":"InvalidCredentials"}"#, Failure::Rejected),
+        (r#"{"message":"token contains an invalid number of segments"}"#, Failure::Rejected),
         (r#"{"message":"TooManyRequests"}"#, Failure::Rejected),
         (r#""TooManyRequests""#, Failure::Rejected),
         ("TooManyRequests", Failure::Rejected),
@@ -106,25 +82,14 @@ fn a_lockout_is_told_from_a_refusal() {
         assert_eq!(failure(401, body), expected, "{body}");
     }
     let lockout = r#"{"error_code":1105}"#;
-    assert_eq!(
-        failure(403, lockout),
-        Failure::Rejected,
-        "only a 401 is a lockout"
-    );
-    assert_eq!(
-        failure(429, lockout),
-        Failure::Throttled { retry_after: None }
-    );
+    assert_eq!(failure(403, lockout), Failure::Rejected, "only a 401 is a lockout");
+    assert_eq!(failure(429, lockout), Failure::Throttled { retry_after: None });
 }
 
 #[test]
 fn retry_after_is_passed_on() {
     let wait = Some(Duration::from_secs(30));
-    let head = Head {
-        status: 429,
-        retry_after: wait,
-        ..HEAD
-    };
+    let head = Head { status: 429, retry_after: wait, ..HEAD };
     let kind = judged(head, "").unwrap_err().kind;
     assert_eq!(kind, Failure::Throttled { retry_after: wait });
 }
@@ -143,8 +108,7 @@ fn a_success_brings_the_token_and_its_life() {
 #[test]
 fn extra_members_and_nulls_are_ignored() {
     let claims = json!({"esc.org": 42, "iat": 1_000, "exp": 15_400});
-    let body =
-        json!({"auth_token": jwt(&claims), "refresh_token": null, "mfa_token": null, "x": [{}]});
+    let body = json!({"auth_token": jwt(&claims), "refresh_token": null, "mfa_token": null, "x": [{}]});
     assert!(judged(HEAD, body.to_string()).is_ok());
 }
 
@@ -181,28 +145,14 @@ fn a_success_that_is_none_is_malformed() {
 #[test]
 fn a_second_factor_is_a_rejection() {
     assert_eq!(failure(200, r#"{"mfa_token":"a.b.c"}"#), Failure::Rejected);
-    assert_eq!(
-        failure(200, r#"{"mfa_token":"x","auth_token":null}"#),
-        Failure::Rejected
-    );
+    assert_eq!(failure(200, r#"{"mfa_token":"x","auth_token":null}"#), Failure::Rejected);
 }
 
 #[test]
 fn another_organisation_or_none_is_a_mismatch() {
-    for org in [
-        json!(41),
-        json!("42"),
-        json!(null),
-        json!(-42),
-        json!(42.5),
-        json!([42]),
-    ] {
+    for org in [json!(41), json!("42"), json!(null), json!(-42), json!(42.5), json!([42])] {
         let claims = json!({"esc.org": org, "iat": 1_000, "exp": 15_400});
-        assert_eq!(
-            granted(&claims).unwrap_err().kind,
-            Failure::TenantMismatch,
-            "{org}"
-        );
+        assert_eq!(granted(&claims).unwrap_err().kind, Failure::TenantMismatch, "{org}");
     }
     let nested = json!({"esc": {"org": 42}, "iat": 1_000, "exp": 15_400});
     assert_eq!(granted(&nested).unwrap_err().kind, Failure::TenantMismatch);
@@ -211,14 +161,8 @@ fn another_organisation_or_none_is_a_mismatch() {
 #[test]
 fn without_an_organisation_any_is_taken() {
     let body = json!({ "auth_token": jwt(&json!({"iat": 1_000, "exp": 15_400})) }).to_string();
-    let terms = Terms {
-        organisation: None,
-        ..TERMS
-    };
-    let response = Response {
-        head: HEAD,
-        body: body.into(),
-    };
+    let terms = Terms { organisation: None, ..TERMS };
+    let response = Response { head: HEAD, body: body.into() };
     assert!(judge(&response, terms).is_ok());
 }
 
@@ -234,11 +178,7 @@ fn an_implausible_life_is_malformed() {
         json!({"esc.org": 42, "iat": 0, "exp": 900}),
     ];
     for claims in table {
-        assert_eq!(
-            granted(&claims).unwrap_err().kind,
-            Failure::Malformed,
-            "{claims}"
-        );
+        assert_eq!(granted(&claims).unwrap_err().kind, Failure::Malformed, "{claims}");
     }
 }
 
@@ -251,10 +191,7 @@ fn what_was_cut_off_is_judged_by_its_status() {
         (SendError::NoAnswer(Cause::Connect), Failure::Unreachable),
         (SendError::NoAnswer(Cause::Tls), Failure::Unreachable),
         (SendError::NoAnswer(Cause::Timeout), Failure::Unreachable),
-        (
-            SendError::NoAnswer(Cause::Interrupted),
-            Failure::Unreachable,
-        ),
+        (SendError::NoAnswer(Cause::Interrupted), Failure::Unreachable),
         (SendError::NoAnswer(Cause::TooLarge), Failure::Malformed),
         (SendError::NoAnswer(Cause::Garbled), Failure::Malformed),
         (body(200, Cause::Timeout), Failure::Unavailable),
@@ -262,10 +199,7 @@ fn what_was_cut_off_is_judged_by_its_status() {
         (body(200, Cause::Garbled), Failure::Unavailable),
         (body(200, Cause::TooLarge), Failure::Malformed),
         (body(401, Cause::Interrupted), Failure::Rejected),
-        (
-            body(429, Cause::TooLarge),
-            Failure::Throttled { retry_after: None },
-        ),
+        (body(429, Cause::TooLarge), Failure::Throttled { retry_after: None }),
         (body(503, Cause::Timeout), Failure::Unavailable),
     ];
     for (error, expected) in table {
@@ -276,22 +210,10 @@ fn what_was_cut_off_is_judged_by_its_status() {
 #[test]
 fn a_base_url_may_have_a_path_and_a_slash() {
     let table = [
-        (
-            "https://cdn.emnify.net",
-            "https://cdn.emnify.net/api/v1/authenticate",
-        ),
-        (
-            "https://cdn.emnify.net/",
-            "https://cdn.emnify.net/api/v1/authenticate",
-        ),
-        (
-            "https://gw.example/emnify",
-            "https://gw.example/emnify/api/v1/authenticate",
-        ),
-        (
-            "https://gw.example/emnify/",
-            "https://gw.example/emnify/api/v1/authenticate",
-        ),
+        ("https://cdn.emnify.net", "https://cdn.emnify.net/api/v1/authenticate"),
+        ("https://cdn.emnify.net/", "https://cdn.emnify.net/api/v1/authenticate"),
+        ("https://gw.example/emnify", "https://gw.example/emnify/api/v1/authenticate"),
+        ("https://gw.example/emnify/", "https://gw.example/emnify/api/v1/authenticate"),
     ];
     for (base, endpoint) in table {
         assert_eq!(made(base, "secret").unwrap().endpoint.as_str(), endpoint);
@@ -301,29 +223,15 @@ fn a_base_url_may_have_a_path_and_a_slash() {
 fn made(base: &str, secret: &str) -> Result<ApplicationToken, Error> {
     let client = Arc::new(Client::new(&Options::default()).unwrap());
     let secret = LongLivedSecret::new(secret);
-    ApplicationToken::new(
-        client,
-        &Url::parse(base).unwrap(),
-        TERMS.bounds,
-        None,
-        secret,
-    )
+    ApplicationToken::new(client, &Url::parse(base).unwrap(), TERMS.bounds, None, secret)
 }
 
 #[test]
 fn settings_that_cannot_work_are_refused() {
     let base = "https://cdn.emnify.net";
     let table = [
-        (
-            "http://cdn.emnify.net",
-            "secret",
-            Error::Base(UrlError::Plaintext),
-        ),
-        (
-            "https://a@cdn.emnify.net",
-            "secret",
-            Error::Base(UrlError::UserInfo),
-        ),
+        ("http://cdn.emnify.net", "secret", Error::Base(UrlError::Plaintext)),
+        ("https://a@cdn.emnify.net", "secret", Error::Base(UrlError::UserInfo)),
         ("data:text", "secret", Error::Base(UrlError::Scheme)),
         (base, "", Error::SecretEmpty),
         (base, "secret\n", Error::SecretCharacter),

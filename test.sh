@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs them all. Installs only what is missing; a second run installs nothing.
+#
+# Needs Rust 1.95 or newer and the right to install Debian packages (root, or sudo without a password), the latter only
+# where something is missing. What is not a Debian package goes into target/.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+exec </dev/null
+
+readonly BUF_VERSION=1.75.0
+readonly GRPCURL_VERSION=v1.9.3
+readonly GO_TOOLCHAIN=go1.24.3
+readonly VENV=target/venv
+readonly TOOLS=target/tools
+
+stage() { printf '\n== test: %s (at %d s)\n' "$1" "$SECONDS"; }
+fail() { printf 'test.sh: %s\n' "$1" >&2; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+# Debian packages. The lists are fetched once, and only if the packages can't be had without: they age, and a new
+# machine has none.
+apt_install() {
+  local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@")
+  as_root "${install[@]}" && return
+  as_root apt-get update -q && as_root "${install[@]}" || fail "please install: $*"
+}
+
+need_rust() {
+  command -v cargo >/dev/null || PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+  command -v cargo >/dev/null || fail "please install Rust 1.95 or newer; Debian's own is too old"
+}
+
+need_c_compiler() {
+  command -v cc >/dev/null || apt_install gcc libc6-dev
+}
+
+# Steps the clock of one process: the clock tests preload it.
+need_libfaketime() {
+  compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || apt_install faketime
+}
+
+# Python packages live in a virtual environment of their own.
+need_venv() {
+  [ -x "$VENV/bin/pip" ] && return
+  python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
+  python3 -m venv --clear "$VENV"
+}
+
+# Lint, formatting and breaking changes of the schema; `buf curl` is one more client that nobody here wrote.
+need_buf() {
+  [ "$("$VENV/bin/buf" --version 2>/dev/null)" = "$BUF_VERSION" ] && return
+  need_venv
+  "$VENV/bin/pip" install --quiet "buf-bin==$BUF_VERSION"
+}
+
+# The go command to build with: the one at hand, or where that is too old a newer one, which it fetches as a module,
+# with its checksum. Modules can't carry the right to be executed.
+go_command() {
+  local version go
+  version=$(go env GOVERSION)
+  if [ "$(printf '%s\n' go1.21 "$version" | sort -V | head -n 1)" = go1.21 ]; then
+    command -v go
+    return
+  fi
+  go=$(go mod download -modcacherw -json \
+    "golang.org/toolchain@v0.0.1-$GO_TOOLCHAIN.$(go env GOHOSTOS)-$(go env GOHOSTARCH)" |
+    sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  chmod -R +x "$go/bin" "$go/pkg/tool"
+  printf '%s\n' "$go/bin/go"
+}
+
+# The client that README shows. The link carries the version, so that a new one is noticed.
+need_grpcurl() {
+  [ -x "$TOOLS/grpcurl-$GRPCURL_VERSION" ] && return
+  command -v go >/dev/null || apt_install golang-go
+  mkdir -p "$TOOLS"
+  local go
+  go=$(go_command)
+  GOBIN="$PWD/$TOOLS" "$go" install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL_VERSION"
+  ln -f "$TOOLS/grpcurl" "$TOOLS/grpcurl-$GRPCURL_VERSION"
+}
+
+check_proto() {
+  "$VENV/bin/buf" lint proto
+  "$VENV/bin/buf" format --diff --exit-code proto
+}
+
+stage 'install what is missing'
+need_rust
+need_c_compiler
+need_libfaketime
+need_buf
+need_grpcurl
+
+stage 'proto: lint and format'
+check_proto
+
+# One build for all of it: unit, integration and documentation tests.
+stage 'cargo test'
+cargo test --locked
+
+stage 'all passed'
