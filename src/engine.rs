@@ -184,7 +184,7 @@ impl Engine {
         let entry = Arc::new(Entry::new(name.clone(), rules, Arc::clone(&dispatch), provider));
         self.0.entries.insert(name, Arc::clone(&entry));
         match keep_warm {
-            KeepWarm::Always => self.look_after(&entry, self.0.clock.now()),
+            KeepWarm::Always => Self::look_after(&entry, self.0.clock.now()),
             KeepWarm::WhileUsed => {}
         }
         Ok(())
@@ -229,7 +229,7 @@ impl Engine {
     pub fn unfreeze(&self, name: &WorkspaceName) -> bool {
         let Some(entry) = self.entry(name) else { return false };
         entry.core().plan.unfreeze();
-        self.look_after(&entry, self.0.clock.now());
+        Self::look_after(&entry, self.0.clock.now());
         true
     }
 
@@ -382,7 +382,7 @@ impl Engine {
     }
 
     /// Looks whether a Workspace's renewal is due, and sets its timer if not.
-    fn look_after(&self, entry: &Arc<Entry>, now: Now) {
+    fn look_after(entry: &Arc<Entry>, now: Now) {
         let tick = {
             let mut core = entry.core();
             let tick = core.plan.tick(now, entry.idle_for(now.mono));

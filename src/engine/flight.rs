@@ -39,7 +39,7 @@ fn fire_timers(engine: &Engine, dispatch: &Arc<Dispatch>) {
     if dispatch.wall_was_stepped(now) {
         tracing::warn!(upstream.name = %dispatch.name, "the wall clock was stepped");
         for entry in entries_of(engine, dispatch) {
-            engine.look_after(&entry, now);
+            Engine::look_after(&entry, now);
         }
     }
     for (at, name) in dispatch.due(now.mono) {
@@ -51,7 +51,7 @@ fn fire_timers(engine: &Engine, dispatch: &Arc<Dispatch>) {
             mine
         };
         if mine {
-            engine.look_after(&entry, now);
+            Engine::look_after(&entry, now);
         }
     }
 }
