@@ -7,3 +7,5 @@ mod config;
 mod http;
 #[cfg(test)]
 mod provider;
+#[cfg(test)]
+mod shell;

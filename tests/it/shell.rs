@@ -1,0 +1,3 @@
+//! The process around the engine: connections, drain and probes, over real sockets.
+
+mod listener;
