@@ -11,10 +11,12 @@
 //!   [`listener`] (the accept loop), [`sandbox`] (simulated upstreams)
 //! * [`app`] wires them, [`cli`] is what a person types.
 
+pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod grpc;
 pub mod http;
 pub mod identity;
 pub mod jwt;
@@ -25,5 +27,6 @@ pub mod provider;
 pub mod readiness;
 pub mod secret;
 pub mod supervisor;
+pub mod telemetry;
 pub mod token;
 pub mod upstream;
