@@ -11,6 +11,7 @@
 //!   [`listener`] (the accept loop), [`sandbox`] (simulated upstreams)
 //! * [`app`] wires them, [`cli`] is what a person types.
 
+pub mod admin;
 pub mod clock;
 pub mod error;
 pub mod identity;
@@ -21,4 +22,5 @@ pub mod provider;
 pub mod readiness;
 pub mod secret;
 pub mod supervisor;
+pub mod telemetry;
 pub mod token;

@@ -3,9 +3,9 @@
 use axum::{Extension, Router, routing::get};
 use std::net::SocketAddr;
 use std::time::Duration;
-use token_broker::listener::{Http2Limits, Limits, Listener, Peer, Protocol, serve_io};
+use token_broker::listener::{Http2Limits, Limits, Listener, Peer, Protocol};
 use token_broker::supervisor::{Ended, Supervisor};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -315,21 +315,7 @@ async fn grpc_works_in_memory_on_paused_time() {
         .await;
     let routes = tonic::service::Routes::new(health).into_axum_router();
     let supervisor = Supervisor::new();
-    let (client, server) = duplex(64 * 1024);
-    let peer = Peer {
-        addr: SocketAddr::from(([127, 0, 0, 1], 1)),
-    };
-    let serving = serve_io(server, peer, Limits::default(), routes, supervisor.clone());
-    supervisor.spawn("connection", serving);
-    let mut client = Some(hyper_util::rt::TokioIo::new(client));
-    let connector = tower::service_fn(move |_| {
-        let client = client.take().ok_or(std::io::ErrorKind::NotConnected);
-        async move { client.map_err(std::io::Error::from) }
-    });
-    let channel = tonic::transport::Endpoint::from_static("http://memory")
-        .connect_with_connector(connector)
-        .await
-        .unwrap();
+    let channel = super::in_memory(routes, &supervisor).await;
     let mut health = HealthClient::new(channel);
     let request = HealthCheckRequest {
         service: "x".to_owned(),
