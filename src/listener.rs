@@ -60,13 +60,7 @@ impl Listener {
         let socket = TcpListener::bind(address).await?;
         let address = socket.local_addr()?;
         let connections = Arc::new(Semaphore::new(limits.connection_cap()));
-        Ok(Self {
-            socket,
-            address,
-            protocol,
-            limits: Arc::new(limits),
-            connections,
-        })
+        Ok(Self { socket, address, protocol, limits: Arc::new(limits), connections })
     }
 
     /// The address that was bound: with port 0, the port that the system chose.
@@ -105,14 +99,7 @@ impl Listener {
     }
 
     /// Starts the task of one connection, or closes it at once when the cap is reached.
-    fn admit(
-        &self,
-        socket: TcpStream,
-        peer: Peer,
-        age: Duration,
-        routes: &Router,
-        supervisor: &Supervisor,
-    ) {
+    fn admit(&self, socket: TcpStream, peer: Peer, age: Duration, routes: &Router, supervisor: &Supervisor) {
         let Some(permit) = self.permit() else {
             // Closed rather than kept waiting, so that the peer can go to another replica now.
             tracing::debug!(peer = %peer.addr, listener = %self.address, "too many connections");
@@ -144,9 +131,7 @@ impl Listener {
 fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
 }
 

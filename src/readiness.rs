@@ -41,19 +41,13 @@ impl Default for Readiness {
 impl Readiness {
     /// Ready at once: take the latches before anybody looks.
     pub fn new() -> Self {
-        Self(Arc::new(Shared {
-            state: Mutex::default(),
-            ready: watch::Sender::new(true),
-        }))
+        Self(Arc::new(Shared { state: Mutex::default(), ready: watch::Sender::new(true) }))
     }
 
     /// Unready until the latch is dropped.
     pub fn latch(&self, name: &'static str) -> Latch {
         self.change(|state| state.held.push(name));
-        Latch {
-            name,
-            readiness: self.clone(),
-        }
+        Latch { name, readiness: self.clone() }
     }
 
     /// Unready for good: the first step of a shutdown.
@@ -86,9 +80,7 @@ impl Readiness {
         change(&mut state);
         let now = state.held.is_empty() && !state.draining;
         // Sent under the lock, so that two changes can't be told in the wrong order.
-        self.0
-            .ready
-            .send_if_modified(|ready| std::mem::replace(ready, now) != now);
+        self.0.ready.send_if_modified(|ready| std::mem::replace(ready, now) != now);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -77,11 +77,7 @@ impl Supervisor {
 
     /// Runs a task without which the process is of no use. If it returns or panics before the drain, [`Self::failed`]
     /// says so.
-    pub fn spawn_critical(
-        &self,
-        name: &'static str,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub fn spawn_critical(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let this = self.clone();
         self.start(async move {
             let end = observe(name, this.stop.clone(), task).await;
@@ -100,10 +96,7 @@ impl Supervisor {
     /// one connection.
     pub fn scope(&self) -> (Self, DropGuard) {
         let stop = self.stop.child_token();
-        let scoped = Self {
-            stop: stop.clone(),
-            ..self.clone()
-        };
+        let scoped = Self { stop: stop.clone(), ..self.clone() };
         (scoped, stop.drop_guard())
     }
 
@@ -141,10 +134,7 @@ impl Supervisor {
         if finished.is_ok() {
             return Ended::Clean;
         }
-        tracing::warn!(
-            tasks = self.tracker.len(),
-            "the drain deadline came, dropping what still runs"
-        );
+        tracing::warn!(tasks = self.tracker.len(), "the drain deadline came, dropping what still runs");
         if timeout(STOP_WAIT, self.tracker.wait()).await.is_err() {
             tracing::error!(tasks = self.tracker.len(), "tasks block their threads");
         }
@@ -168,11 +158,7 @@ where
 }
 
 /// Runs a task to its end, to the stop or to its panic, whichever comes first.
-async fn observe(
-    name: &'static str,
-    stop: CancellationToken,
-    task: impl Future<Output = ()> + Send,
-) -> TaskEnd {
+async fn observe(name: &'static str, stop: CancellationToken, task: impl Future<Output = ()> + Send) -> TaskEnd {
     let task = AssertUnwindSafe(task).catch_unwind();
     match stop.run_until_cancelled(task).await {
         Some(Ok(())) => TaskEnd::Returned,
@@ -263,10 +249,6 @@ mod tests {
         });
         drop(guard);
         assert!(inner_dropped.await.is_err());
-        assert!(
-            outer_dropped
-                .try_recv()
-                .is_err_and(|e| e == oneshot::error::TryRecvError::Empty)
-        );
+        assert!(outer_dropped.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
     }
 }

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
-use tonic::body::Body;
 use tower::{Layer, Service};
 
 const DEFAULT: Duration = Duration::from_secs(10);
@@ -42,7 +41,7 @@ impl<S, B, C> Service<Request<B>> for Bounded<S>
 where
     S: Service<Request<B>, Response = Response<C>, Error = Infallible>,
     S::Future: Send + 'static,
-    C: From<Body>,
+    C: Default,
 {
     type Response = Response<C>;
     type Error = Infallible;
@@ -61,7 +60,7 @@ where
                 Ok(answer) => answer,
                 Err(_elapsed) => {
                     let status: Status = Error::new(Reason::Deadline).into();
-                    Ok(status.into_http::<Body>().map(C::from))
+                    Ok(status.into_http::<C>())
                 }
             }
         })

@@ -54,13 +54,7 @@ pub fn error_table() -> String {
     let mut table = String::from("| Reason | Code | Message |\n|---|---|---|\n");
     for reason in Reason::ALL {
         // Writing to a String can't fail.
-        let _infallible = writeln!(
-            table,
-            "| `{}` | {} | {} |",
-            reason.as_str(),
-            name(code(*reason)),
-            reason.message()
-        );
+        let _infallible = writeln!(table, "| `{}` | {} | {} |", reason.as_str(), name(code(*reason)), reason.message());
     }
     table
 }

@@ -60,10 +60,7 @@ impl Connection {
         // What belongs to this connection ends with it, whoever ends it.
         let (scoped, _guard) = self.supervisor.scope();
         let limits = &self.limits;
-        let requests = Requests {
-            routes: self.routes.clone(),
-            peer: self.peer,
-        };
+        let requests = Requests { routes: self.routes.clone(), peer: self.peer };
         let first_bytes = match self.protocol {
             Protocol::Http2 => HTTP2_PREFACE,
             Protocol::Http1 => 1,

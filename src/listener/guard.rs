@@ -27,24 +27,12 @@ struct FirstBytes {
 impl<T> Guarded<T> {
     /// Reads fail unless `first_bytes` bytes come `within` this time; writes fail once stalled for `write_stall`.
     pub(super) fn new(io: T, first_bytes: usize, within: Duration, write_stall: Duration) -> Self {
-        let first = FirstBytes {
-            missing: first_bytes,
-            deadline: Box::pin(sleep(within)),
-        };
-        Self {
-            io,
-            first: Some(first),
-            write_stall,
-            stalled: None,
-        }
+        let first = FirstBytes { missing: first_bytes, deadline: Box::pin(sleep(within)) };
+        Self { io, first: Some(first), write_stall, stalled: None }
     }
 
     /// Passes the outcome of a write on, unless it has been pending for too long.
-    fn bound<R>(
-        &mut self,
-        cx: &mut Context<'_>,
-        outcome: Poll<io::Result<R>>,
-    ) -> Poll<io::Result<R>> {
+    fn bound<R>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if outcome.is_ready() {
             self.stalled = None;
             return outcome;
@@ -57,11 +45,7 @@ impl<T> Guarded<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let outcome = Pin::new(&mut this.io).poll_read(cx, buf);
@@ -80,11 +64,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.io).poll_write(cx, buf);
         this.bound(cx, outcome)

@@ -107,9 +107,7 @@ impl Limits {
         let carried = std::fs::read_to_string("/proc/self/limits")
             .ok()
             .and_then(|limits| open_files(&limits))
-            .map_or(usize::MAX, |files| {
-                files.saturating_sub(RESERVED_DESCRIPTORS).max(files / 2)
-            });
+            .map_or(usize::MAX, |files| files.saturating_sub(RESERVED_DESCRIPTORS).max(files / 2));
         if carried < self.max_connections {
             tracing::warn!(
                 configured = self.max_connections,
@@ -123,13 +121,7 @@ impl Limits {
 
 /// The soft limit on open files in a text as of `/proc/self/limits` (proc(5)); `None` for "unlimited".
 fn open_files(limits: &str) -> Option<usize> {
-    limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
+    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -148,10 +140,7 @@ mod tests {
 
     #[test]
     fn ages_spread_to_both_sides() {
-        let limits = Limits {
-            max_age: Duration::from_secs(1000),
-            ..Limits::default()
-        };
+        let limits = Limits { max_age: Duration::from_secs(1000), ..Limits::default() };
         assert_eq!(limits.jittered_age(0.0), Duration::from_secs(900));
         assert_eq!(limits.jittered_age(0.5), Duration::from_secs(1000));
         assert_eq!(limits.jittered_age(1.0), Duration::from_secs(1100));

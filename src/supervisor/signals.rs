@@ -13,10 +13,7 @@ pub struct Signals {
 impl Signals {
     /// Takes the signals over: from here on they no longer kill the process.
     pub fn install() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Waits for the next signal and gives its name. To be called again for the second one.
@@ -36,14 +33,8 @@ mod tests {
     #[tokio::test]
     async fn each_signal_is_told_apart_and_can_come_again() {
         let mut signals = Signals::install().unwrap();
-        for (flag, name) in [
-            ("-TERM", "SIGTERM"),
-            ("-INT", "SIGINT"),
-            ("-TERM", "SIGTERM"),
-        ] {
-            let sent = Command::new("kill")
-                .args([flag, &id().to_string()])
-                .status();
+        for (flag, name) in [("-TERM", "SIGTERM"), ("-INT", "SIGINT"), ("-TERM", "SIGTERM")] {
+            let sent = Command::new("kill").args([flag, &id().to_string()]).status();
             assert!(sent.unwrap().success());
             assert_eq!(signals.next().await, name);
         }

@@ -3,9 +3,9 @@
 use axum::{Extension, Router, routing::get};
 use std::net::SocketAddr;
 use std::time::Duration;
-use token_broker::listener::{Http2Limits, Limits, Listener, Peer, Protocol, serve_io};
+use token_broker::listener::{Http2Limits, Limits, Listener, Peer, Protocol};
 use token_broker::supervisor::{Ended, Supervisor};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -35,10 +35,7 @@ impl Raw {
 
     async fn greeted(address: SocketAddr) -> Self {
         let mut raw = Self::connect(address).await;
-        raw.0
-            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            .await
-            .unwrap();
+        raw.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         raw.send(SETTINGS, 0, 0, &[]).await;
         raw
     }
@@ -54,17 +51,11 @@ impl Raw {
     /// The next frame, or nothing once the connection has ended.
     async fn frame(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
-        timeout(PATIENCE, self.0.read_exact(&mut head))
-            .await
-            .unwrap()
-            .ok()?;
+        timeout(PATIENCE, self.0.read_exact(&mut head)).await.unwrap().ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; usize::try_from(length).unwrap()];
         self.0.read_exact(&mut payload).await.ok()?;
-        Some(Frame {
-            kind: head[3],
-            payload,
-        })
+        Some(Frame { kind: head[3], payload })
     }
 
     /// The next frame of this kind.
@@ -93,27 +84,18 @@ async fn serve(protocol: Protocol, limits: Limits, routes: Router) -> Served {
     let address = listener.local_addr();
     let supervisor = Supervisor::new();
     supervisor.spawn_critical("listener", listener.run(routes, supervisor.clone(), 1));
-    Served {
-        address,
-        supervisor,
-    }
+    Served { address, supervisor }
 }
 
 /// Asserts that it took this long, give or take what a busy machine adds.
 fn assert_took(begun: Instant, at_least: Duration) {
     let took = begun.elapsed();
-    assert!(
-        took >= at_least && took < at_least + PATIENCE / 2,
-        "{took:?}"
-    );
+    assert!(took >= at_least && took < at_least + PATIENCE / 2, "{took:?}");
 }
 
 #[tokio::test]
 async fn a_silent_peer_is_cut_at_the_preface_deadline() {
-    let limits = Limits {
-        first_bytes: SHORT,
-        ..Limits::default()
-    };
+    let limits = Limits { first_bytes: SHORT, ..Limits::default() };
     for protocol in [Protocol::Http2, Protocol::Http1] {
         let served = serve(protocol, limits.clone(), Router::new()).await;
         let begun = Instant::now();
@@ -125,15 +107,8 @@ async fn a_silent_peer_is_cut_at_the_preface_deadline() {
 
 #[tokio::test]
 async fn an_unfinished_header_block_ends_with_the_keep_alive() {
-    let http2 = Http2Limits {
-        keep_alive_interval: SHORT,
-        keep_alive_timeout: SHORT,
-        ..Http2Limits::default()
-    };
-    let limits = Limits {
-        http2,
-        ..Limits::default()
-    };
+    let http2 = Http2Limits { keep_alive_interval: SHORT, keep_alive_timeout: SHORT, ..Http2Limits::default() };
+    let limits = Limits { http2, ..Limits::default() };
     let served = serve(Protocol::Http2, limits, Router::new()).await;
     let mut raw = Raw::greeted(served.address).await;
     // `:method: POST` by its static index, and no END_HEADERS.
@@ -164,10 +139,7 @@ async fn the_settings_say_every_limit() {
 #[tokio::test]
 async fn the_drain_ends_an_idle_connection() {
     for protocol in [Protocol::Http2, Protocol::Http1] {
-        let limits = Limits {
-            grace: SHORT,
-            ..Limits::default()
-        };
+        let limits = Limits { grace: SHORT, ..Limits::default() };
         let served = serve(protocol, limits, Router::new()).await;
         let mut raw = match protocol {
             Protocol::Http2 => Raw::greeted(served.address).await,
@@ -197,17 +169,9 @@ async fn the_drain_lets_a_call_finish() {
         released.await.unwrap();
         "done"
     });
-    let served = serve(
-        Protocol::Http1,
-        Limits::default(),
-        Router::new().route("/slow", slow),
-    )
-    .await;
+    let served = serve(Protocol::Http1, Limits::default(), Router::new().route("/slow", slow)).await;
     let mut raw = Raw::connect(served.address).await;
-    raw.0
-        .write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
-        .await
-        .unwrap();
+    raw.0.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     entries.recv().await.unwrap();
     let finish = async {
         served.supervisor.draining().await;
@@ -223,10 +187,7 @@ async fn the_drain_lets_a_call_finish() {
 
 #[tokio::test]
 async fn connections_over_the_cap_are_closed_at_once() {
-    let limits = Limits {
-        max_connections: 1,
-        ..Limits::default()
-    };
+    let limits = Limits { max_connections: 1, ..Limits::default() };
     let served = serve(Protocol::Http2, limits, Router::new()).await;
     let mut first = Raw::greeted(served.address).await;
     first.expect(SETTINGS).await;
@@ -248,11 +209,7 @@ async fn connections_over_the_cap_are_closed_at_once() {
 
 #[tokio::test]
 async fn at_its_age_a_connection_is_asked_to_go_and_then_cut() {
-    let limits = Limits {
-        max_age: SHORT,
-        grace: SHORT,
-        ..Limits::default()
-    };
+    let limits = Limits { max_age: SHORT, grace: SHORT, ..Limits::default() };
     let served = serve(Protocol::Http2, limits, Router::new()).await;
     let begun = Instant::now();
     let mut raw = Raw::greeted(served.address).await;
@@ -282,10 +239,7 @@ async fn a_request_knows_its_peer() {
 
 #[tokio::test]
 async fn http1_header_limits_hold() {
-    let limits = Limits {
-        header_read: SHORT,
-        ..Limits::default()
-    };
+    let limits = Limits { header_read: SHORT, ..Limits::default() };
     let served = serve(Protocol::Http1, limits, Router::new()).await;
     let many = "a: b\r\n".repeat(65);
     let long = format!("a: {}\r\n", "b".repeat(9000));
@@ -294,10 +248,7 @@ async fn http1_header_limits_hold() {
         let request = format!("GET / HTTP/1.1\r\n{headers}\r\n");
         raw.0.write_all(request.as_bytes()).await.unwrap();
         let mut answer = [0; 12];
-        timeout(PATIENCE, raw.0.read_exact(&mut answer))
-            .await
-            .unwrap()
-            .unwrap();
+        timeout(PATIENCE, raw.0.read_exact(&mut answer)).await.unwrap().unwrap();
         assert_eq!(&answer, b"HTTP/1.1 431");
     }
     let begun = Instant::now();
@@ -310,30 +261,12 @@ async fn http1_header_limits_hold() {
 #[tokio::test(start_paused = true)]
 async fn grpc_works_in_memory_on_paused_time() {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_service_status("x", tonic_health::ServingStatus::NotServing)
-        .await;
+    reporter.set_service_status("x", tonic_health::ServingStatus::NotServing).await;
     let routes = tonic::service::Routes::new(health).into_axum_router();
     let supervisor = Supervisor::new();
-    let (client, server) = duplex(64 * 1024);
-    let peer = Peer {
-        addr: SocketAddr::from(([127, 0, 0, 1], 1)),
-    };
-    let serving = serve_io(server, peer, Limits::default(), routes, supervisor.clone());
-    supervisor.spawn("connection", serving);
-    let mut client = Some(hyper_util::rt::TokioIo::new(client));
-    let connector = tower::service_fn(move |_| {
-        let client = client.take().ok_or(std::io::ErrorKind::NotConnected);
-        async move { client.map_err(std::io::Error::from) }
-    });
-    let channel = tonic::transport::Endpoint::from_static("http://memory")
-        .connect_with_connector(connector)
-        .await
-        .unwrap();
+    let channel = super::in_memory(routes, &supervisor).await;
     let mut health = HealthClient::new(channel);
-    let request = HealthCheckRequest {
-        service: "x".to_owned(),
-    };
+    let request = HealthCheckRequest { service: "x".to_owned() };
     let status = health.check(request).await.unwrap().into_inner().status;
     assert_eq!(status, 2, "NOT_SERVING");
     assert_eq!(supervisor.shutdown(PATIENCE).await, Ended::Clean);
