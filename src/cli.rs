@@ -85,6 +85,7 @@ enum Command {
 
 /// Where the broker is.
 #[derive(Debug, Args)]
+#[group(skip)]
 struct Broker {
     /// The broker's gRPC address.
     #[arg(long, value_name = "URL", env = "TOKEN_BROKER_ENDPOINT", default_value = "http://127.0.0.1:7700")]

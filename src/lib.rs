@@ -29,6 +29,8 @@ pub mod listener;
 pub mod policy;
 pub mod provider;
 pub mod readiness;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod secret;
 pub mod supervisor;
 pub mod telemetry;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 /// What to get.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Get {
     /// The Workspace.
     workspace: String,

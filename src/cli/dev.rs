@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 /// Where `dev` listens, and how loud it is.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Options {
     /// gRPC; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7700")]
@@ -27,7 +28,7 @@ pub(super) struct Options {
     /// The simulated upstream, and its control API under /_control.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7702")]
     sandbox_listen: SocketAddr,
-    /// What is logged: a level, or a list such as info,token_broker::engine=debug.
+    /// What is logged: a level, or a list such as `info,token_broker::engine=debug`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
 }
@@ -130,10 +131,10 @@ fn config_text(options: &Options, upstream: SocketAddr) -> String {
          [[upstreams]]\nname = \"emnify\"\nkind = \"emnify\"\nurl = \"http://{upstream}\"\n"
     );
     for Sample { workspace, organisation, .. } in &SAMPLES {
-        text.push_str(&format!(
+        text += &format!(
             "[[workspaces]]\nname = {workspace:?}\nupstream = \"emnify\"\norganisation = {organisation}\n\
              credential = {{ application_token = {{ file = \"secrets.toml\", key = {workspace:?} }} }}\n"
-        ));
+        );
     }
     text
 }
@@ -147,9 +148,9 @@ fn welcome(app: &App, upstream: SocketAddr) -> String {
          upstream  http://{upstream} (simulated emnify)\n\nWorkspaces:\n"
     );
     for Sample { workspace, shows, .. } in &SAMPLES {
-        text.push_str(&format!("  {workspace:<22} {shows}\n"));
+        text += &format!("  {workspace:<22} {shows}\n");
     }
-    text.push_str(&format!(
+    text += &format!(
         "\nTry, in another terminal:\n\
          \n  # a token, and everything about it\n  {get} demo/emnify\n  {get} demo/emnify --json\n\
          \n  # what it says\n  {program} inspect --endpoint http://{grpc} demo/emnify\n\
@@ -161,7 +162,7 @@ fn welcome(app: &App, upstream: SocketAddr) -> String {
          \x20 curl -X POST http://{upstream}/_control/reset\n\
          \n  # is it ready, and what has it done?\n  {program} healthcheck --endpoint http://{grpc}\n  curl http://{probe}/metrics\n\
          \nCtrl-C ends it.\n"
-    ));
+    );
     text
 }
 

@@ -1,7 +1,7 @@
 //! `grpc.health.v1.Health`, answered from the readiness of the process.
 //!
 //! Our own service on tonic-health's types: its reporter starts as SERVING and answers `Watch` of an unknown name with
-//! NOT_FOUND, where the specification streams SERVICE_UNKNOWN.
+//! `NOT_FOUND`, where the specification streams `SERVICE_UNKNOWN`.
 
 use crate::readiness::Readiness;
 use crate::supervisor::Supervisor;
