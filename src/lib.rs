@@ -17,5 +17,7 @@ pub mod identity;
 pub mod lifetime;
 pub mod policy;
 pub mod provider;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod secret;
 pub mod token;
