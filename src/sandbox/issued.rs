@@ -122,3 +122,52 @@ impl Issued {
 fn fingerprint(jwt: &str) -> String {
     Fingerprint::of(&AccessToken::new(jwt)).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWNER: Owner = Owner {
+        organisation: 1,
+        application_token: Some(7),
+    };
+
+    #[test]
+    fn the_newest_of_the_same_owner_comes_again_while_it_lives_long_enough() {
+        let mut issued = Issued::default();
+        let user = Owner {
+            application_token: None,
+            ..OWNER
+        };
+        issued.remember(OWNER, "old", 300);
+        issued.remember(OWNER, "new", 200);
+        issued.remember(user, "of a user", 400);
+        assert_eq!(issued.newest(OWNER, 199), Some("new"));
+        assert_eq!(issued.newest(OWNER, 200), None);
+    }
+
+    #[test]
+    fn a_token_that_was_never_issued_can_be_rejected() {
+        let mut issued = Issued::default();
+        issued.reject(&fingerprint("foreign"));
+        assert!(issued.is_rejected("foreign"));
+        assert!(!issued.is_rejected("another"));
+    }
+
+    #[test]
+    fn only_so_many_are_remembered() {
+        let mut issued = Issued::default();
+        issued.reject("oldest");
+        for nth in 1..MAX_REMEMBERED {
+            issued.push(Entry {
+                made: None,
+                fingerprint: nth.to_string(),
+                standing: Standing::Good,
+            });
+        }
+        assert!(issued.0.iter().any(|entry| entry.fingerprint == "oldest"));
+        issued.reject("newest");
+        assert_eq!(issued.0.len(), MAX_REMEMBERED);
+        assert!(!issued.0.iter().any(|entry| entry.fingerprint == "oldest"));
+    }
+}

@@ -199,14 +199,20 @@ pub(super) fn http_date(at: SystemTime) -> Option<HeaderValue> {
 }
 
 fn api_key(form: ApiKey, nth: u64) -> String {
-    const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     match form {
         ApiKey::Empty => String::new(),
-        ApiKey::PerLogin => Sha384::digest(nth.to_be_bytes())
-            .iter()
-            .take(40)
-            .filter_map(|byte| ALPHABET.get(usize::from(*byte) % ALPHABET.len()))
-            .map(|letter| char::from(*letter))
-            .collect(),
+        ApiKey::PerLogin => alphanumerics(nth).take(40).collect(),
     }
+}
+
+/// An endless text that looks random and is the same for the same number.
+pub(super) fn alphanumerics(number: u64) -> impl Iterator<Item = char> {
+    const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    (0_u64..)
+        .flat_map(move |block| {
+            let seed = [number.to_be_bytes(), block.to_be_bytes()].concat();
+            <[u8; 48]>::from(Sha384::digest(seed))
+        })
+        .filter_map(|byte| ALPHABET.get(usize::from(byte) % ALPHABET.len()))
+        .map(|letter| char::from(*letter))
 }

@@ -4,7 +4,7 @@ use super::accounts::{ApplicationToken, Status, Wanted};
 use super::answer::{self, Code};
 use super::expiry::{Expiry, timestamp};
 use super::network::Network;
-use super::{Bearer, authenticate};
+use super::{Bearer, authenticate, object};
 use crate::sandbox::Management;
 use crate::sandbox::control::Control;
 use axum::Extension;
@@ -49,7 +49,7 @@ pub(super) async fn create(
     Extension(bearer): Extension<Bearer>,
     body: Bytes,
 ) -> Response {
-    let Ok(create) = serde_json::from_slice::<Create>(&body) else {
+    let Some(create) = object::<Create>(&body) else {
         return malformed();
     };
     let wanted = match create.wanted() {
@@ -109,7 +109,7 @@ pub(super) async fn update(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Response {
-    let Ok(update) = serde_json::from_slice::<Update>(&body) else {
+    let Some(update) = object::<Update>(&body) else {
         return malformed();
     };
     let status = update.status.map(|status| Status::from_id(status.id));

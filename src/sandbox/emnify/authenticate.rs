@@ -5,11 +5,11 @@
 use super::accounts::{Accounts, Wanted};
 use super::answer::{self, Code};
 use super::users;
-use super::{Account, Call};
+use super::{Account, Call, object};
 use crate::sandbox::control::Control;
 use crate::sandbox::issued::Owner;
 use crate::sandbox::limits::RetryAfter;
-use crate::sandbox::world::{World, unix_seconds};
+use crate::sandbox::world::{World, alphanumerics, unix_seconds};
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -48,7 +48,7 @@ pub(super) async fn post(
     if let Err(wait) = world.admit(call.address, call.now) {
         return throttled(wait, world.limits.retry_after);
     }
-    let Ok(fields) = serde_json::from_slice::<Fields>(&body) else {
+    let Some(fields) = object::<Fields>(&body) else {
         return answer::error(
             StatusCode::BAD_REQUEST,
             Code::BadRequest,
@@ -85,7 +85,7 @@ impl Fields {
 
 /// The organisation that a login is for, as far as its body tells.
 pub(super) fn organisation_of(world: &World, body: &[u8]) -> Option<u64> {
-    let fields: Fields = serde_json::from_slice(body).ok()?;
+    let fields: Fields = object(body)?;
     if let Some(text) = &fields.application_token {
         return world.accounts.by_text(text).map(|token| token.organisation);
     }
@@ -164,7 +164,7 @@ fn throttled(wait: Duration, retry_after: RetryAfter) -> Response {
     response
 }
 
-/// Makes an application token for an organisation that exists; says its id and text.
+/// Makes an application token, 418 to 493 characters long as the recorded ones, for an organisation that exists; says its id and text.
 pub(in crate::sandbox) fn create(
     world: &mut World,
     organisation: u64,
@@ -176,6 +176,8 @@ pub(in crate::sandbox) fn create(
     let id = accounts.next_id();
     let text = world.key.sign_application_token(&json!({
         "sub": format!("application-token-{id}"),
+        // Not recorded: brings the text to the recorded length.
+        "api_key": alphanumerics(id).take(120).collect::<String>(),
         "esc.app": id,
         "esc.org": organisation,
         "esc.orgName": name,

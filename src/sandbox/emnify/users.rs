@@ -4,7 +4,7 @@
 //! whether a refresh token is used up, is not documented; [`Refresh`] has both behaviours.
 
 use super::authenticate::{Fields, locked, tokens};
-use super::{Account, Bearer, Call, answer};
+use super::{Account, Bearer, Call, answer, object};
 use crate::sandbox::control::Control;
 use crate::sandbox::issued::Owner;
 use crate::sandbox::world::{Purpose, World};
@@ -216,7 +216,7 @@ pub(super) async fn switch(
     Extension(bearer): Extension<Bearer>,
     body: Bytes,
 ) -> Response {
-    let Ok(switch) = serde_json::from_slice::<Switch>(&body) else {
+    let Some(switch) = object::<Switch>(&body) else {
         return answer::error(
             StatusCode::BAD_REQUEST,
             answer::Code::BadRequest,
