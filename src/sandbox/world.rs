@@ -61,7 +61,12 @@ impl World {
     }
 
     /// What a request that has just arrived meets.
-    pub(super) fn arrived(&mut self, route: Option<Route>, organisation: Option<u64>, at_ms: u64) -> Met {
+    pub(super) fn arrived(
+        &mut self,
+        route: Option<Route>,
+        organisation: Option<u64>,
+        at_ms: u64,
+    ) -> Met {
         if let Some(route) = route {
             self.counters.arrived(route, organisation, at_ms);
         }
@@ -70,7 +75,9 @@ impl World {
 
     /// Counts a login of this address, or says for how long it may make none.
     pub(super) fn admit(&mut self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let Self { windows, limits, .. } = self;
+        let Self {
+            windows, limits, ..
+        } = self;
         if windows.len() >= MAX_WATCHED {
             windows.retain(|_, window| !window.is_empty(now, limits));
         }
@@ -78,7 +85,9 @@ impl World {
     }
 
     pub(super) fn is_locked(&self, account: &Account, now: Instant) -> bool {
-        self.lockouts.get(account).is_some_and(|lockout| lockout.is_locked(now))
+        self.lockouts
+            .get(account)
+            .is_some_and(|lockout| lockout.is_locked(now))
     }
 
     pub(super) fn failed(&mut self, account: Account, now: Instant) {
@@ -96,8 +105,17 @@ impl World {
     }
 
     /// A new `auth_token` of an organisation that exists.
-    pub(super) fn mint(&mut self, owner: Owner, subject: Option<String>, at: SystemTime) -> Option<String> {
-        let life = self.accounts.organisation(owner.organisation)?.lifetime.as_secs();
+    pub(super) fn mint(
+        &mut self,
+        owner: Owner,
+        subject: Option<String>,
+        at: SystemTime,
+    ) -> Option<String> {
+        let life = self
+            .accounts
+            .organisation(owner.organisation)?
+            .lifetime
+            .as_secs();
         let purpose = Purpose::Authentication;
         let jwt = self.sign(purpose, owner, subject, at, life)?;
         let exp = unix_seconds(at).saturating_add(life);
@@ -132,7 +150,12 @@ impl World {
     }
 
     /// The claims of a token that is good for this purpose now.
-    pub(super) fn verify(&self, purpose: Purpose, token: &str, at: SystemTime) -> Result<Claims, Refusal> {
+    pub(super) fn verify(
+        &self,
+        purpose: Purpose,
+        token: &str,
+        at: SystemTime,
+    ) -> Result<Claims, Refusal> {
         let claims = self.key.verify(token, unix_seconds(at))?;
         if claims.aud != purpose.audience() || self.issued.is_rejected(token) {
             return Err(Refusal::Rejected);
@@ -162,7 +185,9 @@ impl Purpose {
 
 /// Whole seconds since 1970, fractions cut off, as in claims and in `Date`.
 pub(super) fn unix_seconds(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    at.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 /// A time as HTTP writes it (RFC 9110 §5.6.7), where it can: years 1970 to 9999.
@@ -174,14 +199,20 @@ pub(super) fn http_date(at: SystemTime) -> Option<HeaderValue> {
 }
 
 fn api_key(form: ApiKey, nth: u64) -> String {
-    const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     match form {
         ApiKey::Empty => String::new(),
-        ApiKey::PerLogin => Sha384::digest(nth.to_be_bytes())
-            .iter()
-            .take(40)
-            .filter_map(|byte| ALPHABET.get(usize::from(*byte) % ALPHABET.len()))
-            .map(|letter| char::from(*letter))
-            .collect(),
+        ApiKey::PerLogin => alphanumerics(nth).take(40).collect(),
     }
+}
+
+/// An endless text that looks random and is the same for the same number.
+pub(super) fn alphanumerics(number: u64) -> impl Iterator<Item = char> {
+    const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    (0_u64..)
+        .flat_map(move |block| {
+            let seed = [number.to_be_bytes(), block.to_be_bytes()].concat();
+            <[u8; 48]>::from(Sha384::digest(seed))
+        })
+        .filter_map(|byte| ALPHABET.get(usize::from(byte) % ALPHABET.len()))
+        .map(|letter| char::from(*letter))
 }

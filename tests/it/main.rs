@@ -8,4 +8,6 @@ mod http;
 #[cfg(test)]
 mod provider;
 #[cfg(test)]
+mod sandbox;
+#[cfg(test)]
 mod shell;

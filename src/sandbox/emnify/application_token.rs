@@ -4,7 +4,7 @@ use super::accounts::{ApplicationToken, Status, Wanted};
 use super::answer::{self, Code};
 use super::expiry::{Expiry, timestamp};
 use super::network::Network;
-use super::{Bearer, authenticate};
+use super::{Bearer, authenticate, object};
 use crate::sandbox::Management;
 use crate::sandbox::control::Control;
 use axum::Extension;
@@ -15,7 +15,10 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub(super) async fn list(State(control): State<Control>, Extension(bearer): Extension<Bearer>) -> Response {
+pub(super) async fn list(
+    State(control): State<Control>,
+    Extension(bearer): Extension<Bearer>,
+) -> Response {
     let world = control.world();
     let tokens: Vec<_> = world.accounts.of(bearer.organisation).map(item).collect();
     answer::json(StatusCode::OK, &tokens)
@@ -46,7 +49,7 @@ pub(super) async fn create(
     Extension(bearer): Extension<Bearer>,
     body: Bytes,
 ) -> Response {
-    let Ok(create) = serde_json::from_slice::<Create>(&body) else {
+    let Some(create) = object::<Create>(&body) else {
         return malformed();
     };
     let wanted = match create.wanted() {
@@ -58,7 +61,11 @@ pub(super) async fn create(
         return forbidden;
     }
     if world.accounts.is_full() {
-        return answer::invalid(StatusCode::UNPROCESSABLE_ENTITY, Code::NotAllowed, "too many application tokens");
+        return answer::invalid(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            Code::NotAllowed,
+            "too many application tokens",
+        );
     }
     match authenticate::create(&mut world, bearer.organisation, wanted, bearer.at) {
         Some((_, text)) => answer::json(StatusCode::OK, &json!({ "application_token": text })),
@@ -77,7 +84,11 @@ impl Create {
         if network == Some(None) {
             return Err("ip");
         }
-        Ok(Wanted { description: self.description, expiry: expiry.flatten(), network: network.flatten() })
+        Ok(Wanted {
+            description: self.description,
+            expiry: expiry.flatten(),
+            network: network.flatten(),
+        })
     }
 }
 
@@ -98,7 +109,7 @@ pub(super) async fn update(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Response {
-    let Ok(update) = serde_json::from_slice::<Update>(&body) else {
+    let Some(update) = object::<Update>(&body) else {
         return malformed();
     };
     let status = update.status.map(|status| Status::from_id(status.id));
@@ -125,19 +136,35 @@ pub(super) async fn update(
 fn forbidden(management: Management) -> Option<Response> {
     match management {
         Management::Allowed => None,
-        Management::Forbidden => Some(answer::error(StatusCode::FORBIDDEN, Code::Forbidden, "Forbidden")),
+        Management::Forbidden => Some(answer::error(
+            StatusCode::FORBIDDEN,
+            Code::Forbidden,
+            "Forbidden",
+        )),
     }
 }
 
 fn malformed() -> Response {
-    answer::error(StatusCode::BAD_REQUEST, Code::BadRequest, "Request body is not valid JSON of the expected form")
+    answer::error(
+        StatusCode::BAD_REQUEST,
+        Code::BadRequest,
+        "Request body is not valid JSON of the expected form",
+    )
 }
 
 fn invalid_format(field: &str) -> Response {
     let message = format!("{field} has an invalid format");
-    answer::invalid(StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidFormat, &message)
+    answer::invalid(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        Code::InvalidFormat,
+        &message,
+    )
 }
 
 fn not_found() -> Response {
-    answer::error(StatusCode::NOT_FOUND, Code::NotFound, "Application token not found")
+    answer::error(
+        StatusCode::NOT_FOUND,
+        Code::NotFound,
+        "Application token not found",
+    )
 }

@@ -4,7 +4,7 @@
 //! whether a refresh token is used up, is not documented; [`Refresh`] has both behaviours.
 
 use super::authenticate::{Fields, locked, tokens};
-use super::{Account, Bearer, Call, answer};
+use super::{Account, Bearer, Call, answer, object};
 use crate::sandbox::control::Control;
 use crate::sandbox::issued::Owner;
 use crate::sandbox::world::{Purpose, World};
@@ -67,7 +67,9 @@ pub(in crate::sandbox) struct Users(BTreeMap<String, User>);
 
 impl Users {
     pub(in crate::sandbox) fn new(users: &[User]) -> Self {
-        let named = users.iter().map(|user| (user.username.clone(), user.clone()));
+        let named = users
+            .iter()
+            .map(|user| (user.username.clone(), user.clone()));
         Self(named.collect())
     }
 }
@@ -76,14 +78,21 @@ pub(super) fn organisation_of(world: &World, fields: &Fields) -> Option<u64> {
     if let Some(username) = &fields.username {
         return world.users.0.get(username).map(|user| user.organisation);
     }
-    let token = fields.refresh_token.as_ref().or(fields.mfa_token.as_ref())?;
+    let token = fields
+        .refresh_token
+        .as_ref()
+        .or(fields.mfa_token.as_ref())?;
     world.key.open(token).ok().map(|claims| claims.organisation)
 }
 
 /// One of the three ways; a failure counts against the user where the user is known.
 pub(super) fn log_in(world: &mut World, call: &Call, fields: &Fields) -> Response {
     let named = user_of(world, call, fields);
-    let account = named.as_ref().map_or(Account::Address(call.address), |user| Account::User(user.username.clone()));
+    let account = named
+        .as_ref()
+        .map_or(Account::Address(call.address), |user| {
+            Account::User(user.username.clone())
+        });
     if world.is_locked(&account, call.now) {
         return locked();
     }
@@ -118,7 +127,10 @@ fn attempt(world: &mut World, call: &Call, fields: &Fields, user: &User) -> Opti
         return second_factor(world, call, fields, token, user);
     }
     let right = fields.password.as_ref() == Some(&user.password_sha1);
-    let trusted = fields.fingerprint.as_ref().is_some_and(|device| user.trusted_devices.contains(device));
+    let trusted = fields
+        .fingerprint
+        .as_ref()
+        .is_some_and(|device| user.trusted_devices.contains(device));
     match (right, &user.code) {
         (false, _) => None,
         (true, Some(_)) if !trusted => {
@@ -143,13 +155,21 @@ fn refresh(world: &mut World, call: &Call, token: &str, user: &User) -> Option<R
 }
 
 /// An MFA token is good for one success, and for as many tries as the lockout leaves.
-fn second_factor(world: &mut World, call: &Call, fields: &Fields, token: &str, user: &User) -> Option<Response> {
+fn second_factor(
+    world: &mut World,
+    call: &Call,
+    fields: &Fields,
+    token: &str,
+    user: &User,
+) -> Option<Response> {
     if user.code.is_none() || fields.code != user.code {
         return None;
     }
     world.issued.use_up(token);
-    if let (Some(device), Some(stored)) = (&fields.trusted_device, world.users.0.get_mut(&user.username))
-        && stored.trusted_devices.len() < MAX_DEVICES
+    if let (Some(device), Some(stored)) = (
+        &fields.trusted_device,
+        world.users.0.get_mut(&user.username),
+    ) && stored.trusted_devices.len() < MAX_DEVICES
     {
         stored.trusted_devices.push(device.fingerprint.clone());
     }
@@ -159,7 +179,9 @@ fn second_factor(world: &mut World, call: &Call, fields: &Fields, token: &str, u
 fn pair(world: &mut World, call: &Call, user: &User) -> Option<Response> {
     let auth_token = world.mint(owner(user), Some(user.username.clone()), call.at)?;
     let refresh_token = sign(world, call, Purpose::Refresh, user)?;
-    Some(tokens(&json!({ "auth_token": auth_token, "refresh_token": refresh_token })))
+    Some(tokens(
+        &json!({ "auth_token": auth_token, "refresh_token": refresh_token }),
+    ))
 }
 
 fn sign(world: &mut World, call: &Call, purpose: Purpose, user: &User) -> Option<String> {
@@ -172,7 +194,10 @@ fn sign(world: &mut World, call: &Call, purpose: Purpose, user: &User) -> Option
 }
 
 fn owner(user: &User) -> Owner {
-    Owner { organisation: user.organisation, application_token: None }
+    Owner {
+        organisation: user.organisation,
+        application_token: None,
+    }
 }
 
 #[derive(Deserialize)]
@@ -191,8 +216,12 @@ pub(super) async fn switch(
     Extension(bearer): Extension<Bearer>,
     body: Bytes,
 ) -> Response {
-    let Ok(switch) = serde_json::from_slice::<Switch>(&body) else {
-        return answer::error(StatusCode::BAD_REQUEST, answer::Code::BadRequest, "target_organisation.id is required");
+    let Some(switch) = object::<Switch>(&body) else {
+        return answer::error(
+            StatusCode::BAD_REQUEST,
+            answer::Code::BadRequest,
+            "target_organisation.id is required",
+        );
     };
     let target = switch.target_organisation.id;
     let mut world = control.world();
@@ -200,7 +229,10 @@ pub(super) async fn switch(
         let user = world.users.0.get(name);
         user.is_some_and(|user| user.workspaces.contains(&target))
     });
-    let owner = Owner { organisation: target, application_token: None };
+    let owner = Owner {
+        organisation: target,
+        application_token: None,
+    };
     let jwt = user.and_then(|name| world.mint(owner, Some(name), bearer.at));
     match jwt {
         Some(jwt) => tokens(&json!({ "auth_token": jwt })),
