@@ -4,7 +4,7 @@
 //! The modules, in reading order. Arrows point down only (a test keeps it so):
 //!
 //! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`upstream`], [`jwt`], [`identity`], [`policy`],
-//!   [`error`], `engine::plan` and its neighbours
+//!   [`error`], [`failure`], `engine::plan` and its neighbours
 //! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
 //!   (the one upstream HTTP client), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`], [`telemetry`]
 //! * **edges**: [`broker`] (authorise, then get: the one way to a token), [`grpc`], [`admin`] (probe HTTP),
@@ -20,23 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod error;
-pub mod grpc;
-pub mod http;
-pub mod identity;
-pub mod jwt;
-pub mod lifetime;
-pub mod listener;
-pub mod policy;
-pub mod provider;
-pub mod admin;
-pub mod app;
-pub mod broker;
-pub mod cli;
-pub mod client;
-pub mod clock;
-pub mod config;
-pub mod engine;
-pub mod error;
+pub mod failure;
 pub mod grpc;
 pub mod http;
 pub mod identity;

@@ -10,6 +10,7 @@ use crate::sandbox::{Organisation, Sandbox, Settings};
 use clap::Args;
 use std::fs;
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -125,45 +126,43 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 
 fn config_text(options: &Options, upstream: SocketAddr) -> String {
     let Options { grpc_listen, probe_listen, log, .. } = options;
-    let mut text = format!(
+    let settings = format!(
         "[server]\ngrpc_listen = \"{grpc_listen}\"\nprobe_listen = \"{probe_listen}\"\n\
          [log]\nformat = \"human\"\nlevel = {log:?}\n\
          [[upstreams]]\nname = \"emnify\"\nkind = \"emnify\"\nurl = \"http://{upstream}\"\n"
     );
-    for Sample { workspace, organisation, .. } in &SAMPLES {
-        text += &format!(
+    let workspaces = SAMPLES.iter().map(|Sample { workspace, organisation, .. }| {
+        format!(
             "[[workspaces]]\nname = {workspace:?}\nupstream = \"emnify\"\norganisation = {organisation}\n\
              credential = {{ application_token = {{ file = \"secrets.toml\", key = {workspace:?} }} }}\n"
-        );
-    }
-    text
+        )
+    });
+    iter::once(settings).chain(workspaces).collect()
 }
 
 fn welcome(app: &App, upstream: SocketAddr) -> String {
     let (grpc, probe) = (app.grpc_address(), app.probe_address());
     let program = program();
     let get = format!("{program} get --endpoint http://{grpc}");
-    let mut text = format!(
+    let places = format!(
         "token-broker dev\n\n  gRPC      http://{grpc}\n  probes    http://{probe}/livez /readyz /metrics\n  \
          upstream  http://{upstream} (simulated emnify)\n\nWorkspaces:\n"
     );
-    for Sample { workspace, shows, .. } in &SAMPLES {
-        text += &format!("  {workspace:<22} {shows}\n");
-    }
-    text += &format!(
+    let samples = SAMPLES.iter().map(|Sample { workspace, shows, .. }| format!("  {workspace:<22} {shows}\n"));
+    let commands = format!(
         "\nTry, in another terminal:\n\
          \n  # a token, and everything about it\n  {get} demo/emnify\n  {get} demo/emnify --json\n\
          \n  # what it says\n  {program} inspect --endpoint http://{grpc} demo/emnify\n\
          \n  # call the API with it\n  curl -i -H \"Authorization: Bearer $({get} demo/emnify)\" http://{upstream}/api/v1/endpoint\n\
          \n  # by any gRPC client\n  grpcurl -plaintext -d '{{\"workspace\":\"demo/emnify\"}}' {grpc} tokenbroker.v1.TokenService/GetToken\n\
          \n  # break the upstream, see the token being served all the same, mend it\n\
-         \x20 curl -X POST http://{upstream}/_control/faults -d '{{\"fault\":{{\"status\":{{\"status\":503}}}}}}'\n\
+         \x20 curl -X POST http://{upstream}/_control/faults -H 'content-type: application/json' -d '{{\"status\":503}}'\n\
          \x20 {get} demo/emnify --json\n\
-         \x20 curl -X POST http://{upstream}/_control/reset\n\
+         \x20 curl -X DELETE http://{upstream}/_control/faults\n\
          \n  # is it ready, and what has it done?\n  {program} healthcheck --endpoint http://{grpc}\n  curl http://{probe}/metrics\n\
          \nCtrl-C ends it.\n"
     );
-    text
+    iter::once(places).chain(samples).chain([commands]).collect()
 }
 
 /// The program as it was started, so that the printed commands work as printed.

@@ -69,12 +69,7 @@ impl Slot {
 /// Serves a connection until either side ends it.
 pub(super) async fn serve(stream: TcpStream, address: IpAddr, router: Router) {
     let slot = Arc::<Slot>::default();
-    let line = TokioIo::new(Line {
-        stream,
-        slot: Arc::clone(&slot),
-        order: None,
-        head: Head::default(),
-    });
+    let line = TokioIo::new(Line { stream, slot: Arc::clone(&slot), order: None, head: Head::default() });
     let peer = Peer { address, slot };
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -130,13 +125,7 @@ impl Line {
         Poll::Ready(Err(self.cut(CutBy::Close)))
     }
 
-    fn write_until_cut(
-        &mut self,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-        by: CutBy,
-        left: usize,
-    ) -> Poll<io::Result<usize>> {
+    fn write_until_cut(&mut self, cx: &mut Context<'_>, buf: &[u8], by: CutBy, left: usize) -> Poll<io::Result<usize>> {
         let in_head = self.head.bytes_in(buf);
         let allowed = buf.len().min(in_head + left);
         let Some(part) = buf.get(..allowed).filter(|part| !part.is_empty()) else {
@@ -155,11 +144,7 @@ impl Line {
 }
 
 impl AsyncWrite for Line {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let line = self.get_mut();
         if let Some(order) = line.slot.take() {
             line.order = Some(order);
@@ -169,10 +154,7 @@ impl AsyncWrite for Line {
             None => Pin::new(&mut line.stream).poll_write(cx, buf),
             Some(Order::Raw(bytes)) => line.write_raw(cx, bytes),
             Some(Order::Cut { by, after: None }) => Poll::Ready(Err(line.cut(by))),
-            Some(Order::Cut {
-                by,
-                after: Some(left),
-            }) => line.write_until_cut(cx, buf, by, left),
+            Some(Order::Cut { by, after: Some(left) }) => line.write_until_cut(cx, buf, by, left),
         }
     }
 
@@ -186,11 +168,7 @@ impl AsyncWrite for Line {
 }
 
 impl AsyncRead for Line {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
     }
 }

@@ -109,11 +109,7 @@ impl Control {
     /// The ids of an organisation's application tokens, the oldest first.
     pub fn application_token_ids(&self, organisation: u64) -> Vec<u64> {
         let world = self.world();
-        world
-            .accounts
-            .of(organisation)
-            .map(|token| token.id)
-            .collect()
+        world.accounts.of(organisation).map(|token| token.id).collect()
     }
 
     /// Revokes an application token; `false` where there is none. JWTs it has brought live on.
@@ -146,10 +142,7 @@ impl Control {
         let at = self.now();
         let mut world = self.world();
         let application_token = world.accounts.of(organisation).next().map(|token| token.id);
-        let owner = Owner {
-            organisation,
-            application_token,
-        };
+        let owner = Owner { organisation, application_token };
         world.mint(owner, None, at)
     }
 
@@ -161,23 +154,12 @@ impl Control {
     pub(super) fn moment(&self, skew_ms: i64) -> Now {
         let now = self.0.clock.now();
         let by = Duration::from_millis(skew_ms.unsigned_abs());
-        let skewed = if skew_ms >= 0 {
-            now.wall.checked_add(by)
-        } else {
-            now.wall.checked_sub(by)
-        };
-        Now {
-            wall: skewed.unwrap_or(now.wall),
-            ..now
-        }
+        let skewed = if skew_ms >= 0 { now.wall.checked_add(by) } else { now.wall.checked_sub(by) };
+        Now { wall: skewed.unwrap_or(now.wall), ..now }
     }
 
     /// What a new request meets, and what tells it that the faults were cleared since.
-    pub(super) fn arrived(
-        &self,
-        route: Option<Route>,
-        organisation: Option<u64>,
-    ) -> (Met, watch::Receiver<()>) {
+    pub(super) fn arrived(&self, route: Option<Route>, organisation: Option<u64>) -> (Met, watch::Receiver<()>) {
         let at_ms = unix_ms(self.0.clock.now().wall);
         let mut world = self.world();
         let met = world.arrived(route, organisation, at_ms);
@@ -186,12 +168,7 @@ impl Control {
         (met, self.0.cleared.subscribe())
     }
 
-    pub(super) fn answered(
-        &self,
-        route: Option<Route>,
-        organisation: Option<u64>,
-        status: StatusCode,
-    ) {
+    pub(super) fn answered(&self, route: Option<Route>, organisation: Option<u64>, status: StatusCode) {
         if let Some(route) = route {
             let counters = &mut self.world().counters;
             counters.answered(route, organisation, status.as_u16());
@@ -200,8 +177,6 @@ impl Control {
 }
 
 fn unix_ms(at: SystemTime) -> u64 {
-    let since = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

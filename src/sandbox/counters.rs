@@ -61,11 +61,7 @@ impl Counters {
         }
     }
 
-    fn calls(
-        &mut self,
-        route: Route,
-        organisation: Option<u64>,
-    ) -> impl Iterator<Item = &mut Calls> {
+    fn calls(&mut self, route: Route, organisation: Option<u64>) -> impl Iterator<Item = &mut Calls> {
         let (all, own) = match (route, organisation) {
             (Route::Authenticate, Some(id)) => {
                 let own = self.authenticate_by_organisation.entry(id).or_default();

@@ -73,14 +73,8 @@ struct Bearer {
 pub(super) fn router(control: &Control) -> Router {
     let protected = Router::new()
         .route("/api/v1/authenticate/workspace", post(users::switch))
-        .route(
-            "/api/v1/application_token",
-            get(application_token::list).post(application_token::create),
-        )
-        .route(
-            "/api/v1/application_token/{id}",
-            patch(application_token::update),
-        )
+        .route("/api/v1/application_token", get(application_token::list).post(application_token::create))
+        .route("/api/v1/application_token/{id}", patch(application_token::update))
         .route("/api/v1/endpoint", get(endpoint::list))
         .layer(from_fn_with_state(control.clone(), authorise));
     Router::new()
@@ -103,11 +97,7 @@ fn route_of(parts: &Parts) -> Option<Route> {
 }
 
 async fn no_such_resource() -> Response {
-    answer::error(
-        StatusCode::NOT_FOUND,
-        answer::Code::NotFound,
-        "No such resource",
-    )
+    answer::error(StatusCode::NOT_FOUND, answer::Code::NotFound, "No such resource")
 }
 
 async fn pass(
@@ -152,17 +142,11 @@ async fn answered(peer: &Peer, met: Met, request: Request, next: Next) -> Option
             peer.slot.order(Order::Raw(bytes));
             None
         }
-        Some(Fault::Cut(Cut {
-            at: at @ CutAt::Before,
-            by,
-        })) => {
+        Some(Fault::Cut(Cut { at: at @ CutAt::Before, by })) => {
             peer.slot.order(Order::cut(at, by, 0));
             None
         }
-        Some(Fault::Cut(Cut {
-            at: at @ CutAt::InBody,
-            by,
-        })) => {
+        Some(Fault::Cut(Cut { at: at @ CutAt::InBody, by })) => {
             let response = next.run(request).await;
             let length = response.body().size_hint().lower();
             let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -176,11 +160,7 @@ async fn answered(peer: &Peer, met: Met, request: Request, next: Next) -> Option
 }
 
 fn made_up(answer: Answer) -> Response {
-    let Answer {
-        status,
-        body,
-        retry_after,
-    } = answer;
+    let Answer { status, body, retry_after } = answer;
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let typed = !body.is_empty();
     let mut response = (status, Body::from(body)).into_response();
@@ -211,12 +191,7 @@ fn object<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
 }
 
 /// Whose request this is, before anything is checked: faults and counters ask.
-fn organisation_of(
-    control: &Control,
-    route: Option<Route>,
-    parts: &Parts,
-    body: &[u8],
-) -> Option<u64> {
+fn organisation_of(control: &Control, route: Option<Route>, parts: &Parts, body: &[u8]) -> Option<u64> {
     let world = control.world();
     let by_body = || authenticate::organisation_of(&world, body);
     let by_bearer = || {
@@ -258,11 +233,7 @@ fn check(world: &mut World, call: Call, headers: &HeaderMap) -> Result<Bearer, O
         world.counters.protected_expired += 1;
     }
     let claims = verified?;
-    Ok(Bearer {
-        organisation: claims.organisation,
-        user: claims.sub,
-        at: call.at,
-    })
+    Ok(Bearer { organisation: claims.organisation, user: claims.sub, at: call.at })
 }
 
 fn bearer_text(headers: &HeaderMap) -> Option<&str> {
@@ -274,11 +245,6 @@ fn bearer_text(headers: &HeaderMap) -> Option<&str> {
 impl Control {
     fn call(&self, address: IpAddr, met: &Met) -> Call {
         let moment = self.moment(met.skew_ms);
-        Call {
-            address,
-            now: moment.mono,
-            at: moment.wall,
-            same_token: met.same_token,
-        }
+        Call { address, now: moment.mono, at: moment.wall, same_token: met.same_token }
     }
 }

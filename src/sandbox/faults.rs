@@ -98,26 +98,17 @@ pub(super) enum Times {
 
 impl Scope {
     /// Every request.
-    pub const ALL: Self = Self {
-        organisation: None,
-        route: None,
-    };
+    pub const ALL: Self = Self { organisation: None, route: None };
 
     /// The requests of one organisation.
     pub fn organisation(id: u64) -> Self {
-        Self {
-            organisation: Some(id),
-            route: None,
-        }
+        Self { organisation: Some(id), route: None }
     }
 
     /// Only those for this part of the API.
     #[must_use]
     pub fn on(self, route: Route) -> Self {
-        Self {
-            route: Some(route),
-            ..self
-        }
+        Self { route: Some(route), ..self }
     }
 
     fn covers(self, organisation: Option<u64>, route: Option<Route>) -> bool {
@@ -133,20 +124,12 @@ impl Scope {
 impl Fault {
     /// A status with an empty body.
     pub fn status(status: u16) -> Self {
-        Self::Answer(Answer {
-            status,
-            body: Bytes::new(),
-            retry_after: None,
-        })
+        Self::Answer(Answer { status, body: Bytes::new(), retry_after: None })
     }
 
     /// 200 with this body.
     pub fn body(body: impl Into<Bytes>) -> Self {
-        Self::Answer(Answer {
-            status: 200,
-            body: body.into(),
-            retry_after: None,
-        })
+        Self::Answer(Answer { status: 200, body: body.into(), retry_after: None })
     }
 
     fn aspect(&self) -> Aspect {
@@ -199,16 +182,10 @@ impl Faults {
         }
         if times == Times::Standing {
             self.0.retain(|old| {
-                old.times != Times::Standing
-                    || old.scope != scope
-                    || old.fault.aspect() != fault.aspect()
+                old.times != Times::Standing || old.scope != scope || old.fault.aspect() != fault.aspect()
             });
         }
-        self.0.push(Entry {
-            scope,
-            fault,
-            times,
-        });
+        self.0.push(Entry { scope, fault, times });
     }
 
     pub(super) fn clear(&mut self) {
@@ -218,12 +195,7 @@ impl Faults {
     /// What the next request meets; uses up counts.
     pub(super) fn take(&mut self, organisation: Option<u64>, route: Option<Route>) -> Met {
         let mut met = Met::default();
-        for aspect in [
-            Aspect::Latency,
-            Aspect::Skew,
-            Aspect::Answer,
-            Aspect::SameToken,
-        ] {
+        for aspect in [Aspect::Latency, Aspect::Skew, Aspect::Answer, Aspect::SameToken] {
             match self.take_one(aspect, organisation, route) {
                 None => {}
                 Some(Fault::Latency(latency)) => met.latency = Some(latency),
@@ -239,34 +211,22 @@ impl Faults {
 
     /// By how much everybody's clock is off, apart from counted skews.
     pub(super) fn standing_skew_ms(&self) -> i64 {
-        self.standing(Aspect::Skew, None, None)
-            .map_or(0, |fault| match fault {
-                Fault::Skew(ms) => *ms,
-                Fault::Latency(_)
-                | Fault::Answer(_)
-                | Fault::Cut(_)
-                | Fault::Raw(_)
-                | Fault::Hang
-                | Fault::SameToken(_) => 0,
-            })
+        self.standing(Aspect::Skew, None, None).map_or(0, |fault| match fault {
+            Fault::Skew(ms) => *ms,
+            Fault::Latency(_)
+            | Fault::Answer(_)
+            | Fault::Cut(_)
+            | Fault::Raw(_)
+            | Fault::Hang
+            | Fault::SameToken(_) => 0,
+        })
     }
 
-    fn take_one(
-        &mut self,
-        aspect: Aspect,
-        organisation: Option<u64>,
-        route: Option<Route>,
-    ) -> Option<Fault> {
-        self.take_counted(aspect, organisation, route)
-            .or_else(|| self.standing(aspect, organisation, route).cloned())
+    fn take_one(&mut self, aspect: Aspect, organisation: Option<u64>, route: Option<Route>) -> Option<Fault> {
+        self.take_counted(aspect, organisation, route).or_else(|| self.standing(aspect, organisation, route).cloned())
     }
 
-    fn take_counted(
-        &mut self,
-        aspect: Aspect,
-        organisation: Option<u64>,
-        route: Option<Route>,
-    ) -> Option<Fault> {
+    fn take_counted(&mut self, aspect: Aspect, organisation: Option<u64>, route: Option<Route>) -> Option<Fault> {
         let entry = self.0.iter_mut().find(|entry| {
             matches!(entry.times, Times::Next(left) if left > 0)
                 && entry.fault.aspect() == aspect
@@ -280,12 +240,7 @@ impl Faults {
         Some(fault)
     }
 
-    fn standing(
-        &self,
-        aspect: Aspect,
-        organisation: Option<u64>,
-        route: Option<Route>,
-    ) -> Option<&Fault> {
+    fn standing(&self, aspect: Aspect, organisation: Option<u64>, route: Option<Route>) -> Option<&Fault> {
         self.0
             .iter()
             .filter(|entry| {
@@ -350,11 +305,7 @@ mod tests {
     #[test]
     fn a_fault_of_one_route_leaves_the_others_alone() {
         let mut faults = Faults::default();
-        faults.set(
-            Scope::ALL.on(Route::Authenticate),
-            Fault::status(503),
-            Times::Standing,
-        );
+        faults.set(Scope::ALL.on(Route::Authenticate), Fault::status(503), Times::Standing);
         assert_eq!(faults.take(Some(1), Some(Route::Endpoint)).answer, None);
         assert_eq!(answer(&mut faults, 1), Some(Fault::status(503)));
     }
@@ -369,12 +320,7 @@ mod tests {
         faults.set(Scope::ALL, Fault::SameToken(second), Times::Next(1));
         assert_eq!(
             faults.take(None, None),
-            Met {
-                latency: Some(second),
-                skew_ms: 7,
-                answer: Some(Fault::status(503)),
-                same_token: Some(second),
-            }
+            Met { latency: Some(second), skew_ms: 7, answer: Some(Fault::status(503)), same_token: Some(second) }
         );
         assert_eq!(faults.take(None, None), Met::default());
     }

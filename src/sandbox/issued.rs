@@ -53,11 +53,7 @@ impl Issued {
         self.push(Entry {
             fingerprint: fingerprint(jwt),
             standing: Standing::Good,
-            made: Some(Made {
-                owner,
-                jwt: jwt.to_owned(),
-                exp,
-            }),
+            made: Some(Made { owner, jwt: jwt.to_owned(), exp }),
         });
     }
 
@@ -74,9 +70,7 @@ impl Issued {
 
     pub(super) fn is_rejected(&self, jwt: &str) -> bool {
         let fingerprint = fingerprint(jwt);
-        self.0
-            .iter()
-            .any(|entry| entry.standing == Standing::Rejected && entry.fingerprint == fingerprint)
+        self.0.iter().any(|entry| entry.standing == Standing::Rejected && entry.fingerprint == fingerprint)
     }
 
     /// Rejects this JWT.
@@ -86,28 +80,19 @@ impl Issued {
 
     /// Rejects the JWT with this fingerprint, whether it is remembered or not.
     pub(super) fn reject(&mut self, fingerprint: &str) {
-        let entry = self
-            .0
-            .iter_mut()
-            .find(|entry| entry.fingerprint == fingerprint);
+        let entry = self.0.iter_mut().find(|entry| entry.fingerprint == fingerprint);
         match entry {
             Some(entry) => entry.standing = Standing::Rejected,
-            None => self.push(Entry {
-                made: None,
-                fingerprint: fingerprint.to_owned(),
-                standing: Standing::Rejected,
-            }),
+            None => self.push(Entry { made: None, fingerprint: fingerprint.to_owned(), standing: Standing::Rejected }),
         }
     }
 
     /// Rejects all that were made for an organisation; says how many are.
     pub(super) fn reject_all(&mut self, organisation: u64) -> usize {
-        let own = self.0.iter_mut().filter(|entry| {
-            entry
-                .made
-                .as_ref()
-                .is_some_and(|made| made.owner.organisation == organisation)
-        });
+        let own = self
+            .0
+            .iter_mut()
+            .filter(|entry| entry.made.as_ref().is_some_and(|made| made.owner.organisation == organisation));
         own.map(|entry| entry.standing = Standing::Rejected).count()
     }
 
@@ -127,18 +112,12 @@ fn fingerprint(jwt: &str) -> String {
 mod tests {
     use super::*;
 
-    const OWNER: Owner = Owner {
-        organisation: 1,
-        application_token: Some(7),
-    };
+    const OWNER: Owner = Owner { organisation: 1, application_token: Some(7) };
 
     #[test]
     fn the_newest_of_the_same_owner_comes_again_while_it_lives_long_enough() {
         let mut issued = Issued::default();
-        let user = Owner {
-            application_token: None,
-            ..OWNER
-        };
+        let user = Owner { application_token: None, ..OWNER };
         issued.remember(OWNER, "old", 300);
         issued.remember(OWNER, "new", 200);
         issued.remember(user, "of a user", 400);
@@ -159,11 +138,7 @@ mod tests {
         let mut issued = Issued::default();
         issued.reject("oldest");
         for nth in 1..MAX_REMEMBERED {
-            issued.push(Entry {
-                made: None,
-                fingerprint: nth.to_string(),
-                standing: Standing::Good,
-            });
+            issued.push(Entry { made: None, fingerprint: nth.to_string(), standing: Standing::Good });
         }
         assert!(issued.0.iter().any(|entry| entry.fingerprint == "oldest"));
         issued.reject("newest");

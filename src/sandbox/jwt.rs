@@ -111,9 +111,7 @@ impl Key {
     pub(super) fn verify(&self, token: &str, now: u64) -> Result<Claims, Refusal> {
         let claims = self.open(token)?;
         match now.checked_sub(claims.exp) {
-            Some(by) => Err(Refusal::Expired {
-                by: Duration::from_secs(by),
-            }),
+            Some(by) => Err(Refusal::Expired { by: Duration::from_secs(by) }),
             None => Ok(claims),
         }
     }
@@ -146,18 +144,12 @@ impl fmt::Display for GoDuration {
     }
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "HMAC takes a key of any length (RFC 2104 §2)"
-)]
+#[expect(clippy::expect_used, reason = "HMAC takes a key of any length (RFC 2104 §2)")]
 fn keyed<M: Mac + KeyInit>(key: &[u8]) -> M {
     <M as Mac>::new_from_slice(key).expect("any length will do")
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "numbers and texts always have a JSON form"
-)]
+#[expect(clippy::expect_used, reason = "numbers and texts always have a JSON form")]
 fn json(claims: &Claims) -> String {
     serde_json::to_string(claims).expect("plain data")
 }
@@ -208,10 +200,7 @@ mod tests {
     #[test]
     fn the_signature_is_hmac_sha384() {
         let mac = key().hs384("header.payload").finalize().into_bytes();
-        assert_eq!(
-            encode(mac),
-            "IFIG0-dFyPfbNTaLMPpAmuwyb7MmAum6ZJAmB2yd0BrA_7oV7u-AeY5xJhk5DCMC"
-        );
+        assert_eq!(encode(mac), "IFIG0-dFyPfbNTaLMPpAmuwyb7MmAum6ZJAmB2yd0BrA_7oV7u-AeY5xJhk5DCMC");
     }
 
     #[test]
@@ -232,10 +221,7 @@ mod tests {
         assert_eq!(key().verify(&token, 0), Err(Refusal::Signature));
         let good = key().sign(&claims());
         let (signed, signature) = good.rsplit_once('.').unwrap();
-        let other = Claims {
-            organisation: 43,
-            ..claims()
-        };
+        let other = Claims { organisation: 43, ..claims() };
         let edited = format!("{}.{}.{signature}", encode(HEADER), encode(json(&other)));
         assert_eq!(key().verify(&edited, 0), Err(Refusal::Signature));
         let unsigned = format!("{signed}.");

@@ -65,10 +65,7 @@ impl Lockout {
         self.locked_until = None;
         self.failures += 1;
         if self.failures >= limits.failures {
-            *self = Self {
-                failures: 0,
-                locked_until: Some(now + limits.lockout),
-            };
+            *self = Self { failures: 0, locked_until: Some(now + limits.lockout) };
         }
     }
 
@@ -116,10 +113,7 @@ mod tests {
     use super::*;
 
     fn limits() -> Limits {
-        Limits {
-            logins: 3,
-            ..Limits::default()
-        }
+        Limits { logins: 3, ..Limits::default() }
     }
 
     fn seconds(n: u64) -> Duration {
@@ -180,10 +174,7 @@ mod tests {
 
     #[test]
     fn a_limit_of_nothing_admits_nothing() {
-        let none = Limits {
-            logins: 0,
-            ..limits()
-        };
+        let none = Limits { logins: 0, ..limits() };
         let mut window = Window::default();
         assert_eq!(window.admit(Instant::now(), &none), Err(seconds(300)));
     }

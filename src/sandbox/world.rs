@@ -61,12 +61,7 @@ impl World {
     }
 
     /// What a request that has just arrived meets.
-    pub(super) fn arrived(
-        &mut self,
-        route: Option<Route>,
-        organisation: Option<u64>,
-        at_ms: u64,
-    ) -> Met {
+    pub(super) fn arrived(&mut self, route: Option<Route>, organisation: Option<u64>, at_ms: u64) -> Met {
         if let Some(route) = route {
             self.counters.arrived(route, organisation, at_ms);
         }
@@ -75,9 +70,7 @@ impl World {
 
     /// Counts a login of this address, or says for how long it may make none.
     pub(super) fn admit(&mut self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let Self {
-            windows, limits, ..
-        } = self;
+        let Self { windows, limits, .. } = self;
         if windows.len() >= MAX_WATCHED {
             windows.retain(|_, window| !window.is_empty(now, limits));
         }
@@ -85,9 +78,7 @@ impl World {
     }
 
     pub(super) fn is_locked(&self, account: &Account, now: Instant) -> bool {
-        self.lockouts
-            .get(account)
-            .is_some_and(|lockout| lockout.is_locked(now))
+        self.lockouts.get(account).is_some_and(|lockout| lockout.is_locked(now))
     }
 
     pub(super) fn failed(&mut self, account: Account, now: Instant) {
@@ -105,17 +96,8 @@ impl World {
     }
 
     /// A new `auth_token` of an organisation that exists.
-    pub(super) fn mint(
-        &mut self,
-        owner: Owner,
-        subject: Option<String>,
-        at: SystemTime,
-    ) -> Option<String> {
-        let life = self
-            .accounts
-            .organisation(owner.organisation)?
-            .lifetime
-            .as_secs();
+    pub(super) fn mint(&mut self, owner: Owner, subject: Option<String>, at: SystemTime) -> Option<String> {
+        let life = self.accounts.organisation(owner.organisation)?.lifetime.as_secs();
         let purpose = Purpose::Authentication;
         let jwt = self.sign(purpose, owner, subject, at, life)?;
         let exp = unix_seconds(at).saturating_add(life);
@@ -150,12 +132,7 @@ impl World {
     }
 
     /// The claims of a token that is good for this purpose now.
-    pub(super) fn verify(
-        &self,
-        purpose: Purpose,
-        token: &str,
-        at: SystemTime,
-    ) -> Result<Claims, Refusal> {
+    pub(super) fn verify(&self, purpose: Purpose, token: &str, at: SystemTime) -> Result<Claims, Refusal> {
         let claims = self.key.verify(token, unix_seconds(at))?;
         if claims.aud != purpose.audience() || self.issued.is_rejected(token) {
             return Err(Refusal::Rejected);
@@ -185,9 +162,7 @@ impl Purpose {
 
 /// Whole seconds since 1970, fractions cut off, as in claims and in `Date`.
 pub(super) fn unix_seconds(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A time as HTTP writes it (RFC 9110 §5.6.7), where it can: years 1970 to 9999.

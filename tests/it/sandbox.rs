@@ -11,9 +11,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 use token_broker::clock::Clock;
-use token_broker::sandbox::{
-    ApiKey, Control, Fault, Limits, Organisation, RetryAfter, Sandbox, Scope, Settings,
-};
+use token_broker::sandbox::{ApiKey, Control, Fault, Limits, Organisation, RetryAfter, Sandbox, Scope, Settings};
 use token_broker::secret::AccessToken;
 use token_broker::token::Fingerprint;
 use tokio::sync::oneshot;
@@ -42,21 +40,12 @@ impl Running {
     async fn with(settings: Settings) -> Self {
         let clock = Clock::simulated();
         let any_port = "127.0.0.1:0".parse().unwrap();
-        let sandbox = Sandbox::bind(any_port, settings, clock.clone())
-            .await
-            .unwrap();
+        let sandbox = Sandbox::bind(any_port, settings, clock.clone()).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let (address, control) = (sandbox.addr(), sandbox.handle());
         let mut tasks = JoinSet::new();
         tasks.spawn(sandbox.run(async { drop(stopped.await) }));
-        Self {
-            address,
-            control,
-            clock,
-            client: client(),
-            stop,
-            tasks,
-        }
+        Self { address, control, clock, client: client(), stop, tasks }
     }
 
     fn url(&self, path: &str) -> String {
@@ -68,8 +57,7 @@ impl Running {
     }
 
     async fn log_in(&self, application_token: &str) -> Response {
-        self.authenticate(&json!({ "application_token": application_token }))
-            .await
+        self.authenticate(&json!({ "application_token": application_token })).await
     }
 
     async fn authenticate(&self, body: &Value) -> Response {
@@ -162,10 +150,7 @@ async fn an_application_token_brings_an_auth_token_and_no_refresh_token() {
 async fn the_jwt_has_the_recorded_header_and_the_eight_claims_in_order() {
     let sandbox = Running::start().await;
     let jwt = sandbox.jwt(TOKEN_1).await;
-    assert!(jwt.starts_with(&format!(
-        "{}.",
-        URL_SAFE_NO_PAD.encode(r#"{"alg":"HS384"}"#)
-    )));
+    assert!(jwt.starts_with(&format!("{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"HS384"}"#))));
     let claims = claims(&jwt);
     let exp = claims["exp"].as_i64().unwrap();
     let api_key = text_at(&claims, "api_key");
@@ -215,11 +200,7 @@ async fn two_logins_within_a_second_differ_unless_the_api_key_is_empty() {
     let sandbox = Running::start().await;
     let first = sandbox.jwt(TOKEN_1).await;
     assert_ne!(first, sandbox.jwt(TOKEN_1).await);
-    let empty = Running::with(Settings {
-        api_key: ApiKey::Empty,
-        ..Settings::default()
-    })
-    .await;
+    let empty = Running::with(Settings { api_key: ApiKey::Empty, ..Settings::default() }).await;
     assert_eq!(claims(&empty.jwt(TOKEN_1).await)["api_key"], "");
 }
 
@@ -267,12 +248,7 @@ async fn a_success_between_failures_prevents_the_lock() {
 #[tokio::test]
 async fn a_lock_ends_after_the_configured_time() {
     let sandbox = Running::with(Settings {
-        limits: Limits {
-            failures: 1,
-            lockout: Duration::from_millis(100),
-            logins: 1_000_000,
-            ..Limits::default()
-        },
+        limits: Limits { failures: 1, lockout: Duration::from_millis(100), logins: 1_000_000, ..Limits::default() },
         ..Settings::default()
     })
     .await;
@@ -303,11 +279,7 @@ async fn the_hundred_and_first_login_in_five_minutes_gets_429_without_retry_afte
 #[tokio::test]
 async fn a_429_says_when_to_come_back_if_told_to() {
     let sandbox = Running::with(Settings {
-        limits: Limits {
-            logins: 1,
-            retry_after: RetryAfter::Sent,
-            ..Limits::default()
-        },
+        limits: Limits { logins: 1, retry_after: RetryAfter::Sent, ..Limits::default() },
         ..Settings::default()
     })
     .await;
@@ -334,11 +306,7 @@ async fn malformed_json_gets_400_in_the_documented_shape() {
 #[tokio::test]
 async fn missing_fields_get_400_with_the_field_in_errors() {
     let sandbox = Running::start().await;
-    for fields in [
-        json!({}),
-        json!({ "username": "u" }),
-        json!({ "code": "1" }),
-    ] {
+    for fields in [json!({}), json!({ "username": "u" }), json!({ "code": "1" })] {
         let response = sandbox.authenticate(&fields).await;
         assert_eq!(response.status(), 400);
         let body = body(response).await;
@@ -418,11 +386,7 @@ async fn a_malformed_bearer_gets_the_recorded_gateway_answer() {
 #[tokio::test]
 async fn a_bad_signature_gets_401_from_the_gateway() {
     let sandbox = Running::start().await;
-    let foreign = Running::with(Settings {
-        signing_key: b"another".to_vec(),
-        ..Settings::default()
-    })
-    .await;
+    let foreign = Running::with(Settings { signing_key: b"another".to_vec(), ..Settings::default() }).await;
     let response = sandbox.endpoints(&foreign.jwt(TOKEN_1).await).await;
     assert_gateway_401(response, "signature is invalid").await;
 }
@@ -461,10 +425,7 @@ async fn iat_is_the_date_of_the_answer_under_any_skew() {
         assert_eq!(claims(&jwt)["iat"].as_i64(), Some(date), "{skew}");
         let off = date - seconds(sandbox.clock.now().wall);
         let expected = skew.div_euclid(1_000);
-        assert!(
-            (expected - 2..=expected + 1).contains(&off),
-            "{skew}: {off}"
-        );
+        assert!((expected - 2..=expected + 1).contains(&off), "{skew}: {off}");
     }
 }
 
@@ -527,11 +488,7 @@ async fn stop_ends_every_connection() {
 
 #[tokio::test]
 async fn connections_above_the_cap_wait_for_a_place() {
-    let sandbox = Running::with(Settings {
-        max_connections: 1,
-        ..Settings::default()
-    })
-    .await;
+    let sandbox = Running::with(Settings { max_connections: 1, ..Settings::default() }).await;
     sandbox.control.set_fault_times(Scope::ALL, Fault::Hang, 1);
     let log_in = || {
         let login = json!({ "application_token": TOKEN_1 });

@@ -79,21 +79,11 @@ struct FaultRequest {
 
 impl FaultRequest {
     fn faults(&self) -> Result<Vec<Fault>, Wrong> {
-        let by = if self.reset {
-            CutBy::Reset
-        } else {
-            CutBy::Close
-        };
+        let by = if self.reset { CutBy::Reset } else { CutBy::Close };
         let mut faults = Vec::new();
-        faults.extend(
-            self.latency_ms
-                .map(|ms| Fault::Latency(Duration::from_millis(ms))),
-        );
+        faults.extend(self.latency_ms.map(|ms| Fault::Latency(Duration::from_millis(ms))));
         faults.extend(self.skew_ms.map(Fault::Skew));
-        faults.extend(
-            self.same_token
-                .map(|seconds| Fault::SameToken(Duration::from_secs(seconds))),
-        );
+        faults.extend(self.same_token.map(|seconds| Fault::SameToken(Duration::from_secs(seconds))));
         faults.extend(self.answer()?);
         faults.extend(self.cut.map(|at| Fault::Cut(Cut { at, by })));
         if let Some(raw) = &self.raw {
@@ -135,22 +125,13 @@ fn decode(base64: &str) -> Result<Bytes, Wrong> {
     bytes.map(Bytes::from).or(Err(wrong("not base64")))
 }
 
-async fn set_faults(
-    State(control): State<Control>,
-    Json(request): Json<FaultRequest>,
-) -> Result<StatusCode, Wrong> {
-    let scope = Scope {
-        organisation: request.organisation,
-        route: request.route,
-    };
+async fn set_faults(State(control): State<Control>, Json(request): Json<FaultRequest>) -> Result<StatusCode, Wrong> {
+    let scope = Scope { organisation: request.organisation, route: request.route };
     let times = request.times.map_or(Times::Standing, Times::Next);
     let faults = request.faults()?;
     let mut world = control.world();
     if world.faults.len() + faults.len() > MAX_FAULTS {
-        return Err(Wrong(
-            StatusCode::CONFLICT,
-            "too many faults are set".to_owned(),
-        ));
+        return Err(Wrong(StatusCode::CONFLICT, "too many faults are set".to_owned()));
     }
     for fault in faults {
         world.faults.set(scope, fault, times);
@@ -175,10 +156,7 @@ enum Revoke {
     Organisation(u64),
 }
 
-async fn revoke(
-    State(control): State<Control>,
-    Json(what): Json<Revoke>,
-) -> Result<StatusCode, Wrong> {
+async fn revoke(State(control): State<Control>, Json(what): Json<Revoke>) -> Result<StatusCode, Wrong> {
     let revoked = match what {
         Revoke::ApplicationTokenId(id) => control.revoke_application_token(id),
         Revoke::Organisation(id) => control.revoke_organisation(id),
@@ -210,10 +188,7 @@ struct Mint {
     organisation: u64,
 }
 
-async fn mint(
-    State(control): State<Control>,
-    Json(mint): Json<Mint>,
-) -> Result<Json<Value>, Wrong> {
+async fn mint(State(control): State<Control>, Json(mint): Json<Mint>) -> Result<Json<Value>, Wrong> {
     let jwt = control.mint(mint.organisation).ok_or_else(unknown)?;
     Ok(Json(json!({ "auth_token": jwt })))
 }
@@ -232,13 +207,7 @@ struct NewLimits {
 async fn limits(State(control): State<Control>, Json(new): Json<NewLimits>) -> StatusCode {
     let mut world = control.world();
     let old = world.limits;
-    let retry_after = new.retry_after.map(|sent| {
-        if sent {
-            RetryAfter::Sent
-        } else {
-            RetryAfter::Absent
-        }
-    });
+    let retry_after = new.retry_after.map(|sent| if sent { RetryAfter::Sent } else { RetryAfter::Absent });
     world.limits = Limits {
         failures: new.failures.unwrap_or(old.failures),
         lockout: new.lockout_seconds.map_or(old.lockout, Duration::from_secs),

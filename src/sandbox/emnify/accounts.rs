@@ -32,19 +32,8 @@ pub struct Organisation {
 
 impl Organisation {
     /// An organisation with one application token and three endpoints.
-    pub fn new(
-        id: u64,
-        name: impl Into<String>,
-        application_token: impl Into<String>,
-        lifetime: Duration,
-    ) -> Self {
-        Self {
-            id,
-            name: name.into(),
-            application_tokens: vec![application_token.into()],
-            lifetime,
-            endpoints: 3,
-        }
+    pub fn new(id: u64, name: impl Into<String>, application_token: impl Into<String>, lifetime: Duration) -> Self {
+        Self { id, name: name.into(), application_tokens: vec![application_token.into()], lifetime, endpoints: 3 }
     }
 }
 
@@ -140,10 +129,7 @@ impl Accounts {
     /// Adds an organisation or replaces what is known of it; application tokens only get more.
     pub(in crate::sandbox) fn add(&mut self, organisation: Organisation, at: SystemTime) {
         for text in &organisation.application_tokens {
-            let wanted = Wanted {
-                description: Some("configured".to_owned()),
-                ..Wanted::default()
-            };
+            let wanted = Wanted { description: Some("configured".to_owned()), ..Wanted::default() };
             self.insert(organisation.id, text.clone(), wanted, at);
         }
         self.organisations.insert(organisation.id, organisation);
@@ -156,37 +142,17 @@ impl Accounts {
 
     /// The id that the next application token gets.
     pub(super) fn next_id(&self) -> u64 {
-        self.tokens
-            .last_key_value()
-            .map_or(FIRST_TOKEN_ID, |(id, _)| id + 1)
+        self.tokens.last_key_value().map_or(FIRST_TOKEN_ID, |(id, _)| id + 1)
     }
 
     /// Stores an application token under the next id.
-    pub(super) fn insert(
-        &mut self,
-        organisation: u64,
-        text: String,
-        wanted: Wanted,
-        at: SystemTime,
-    ) -> u64 {
+    pub(super) fn insert(&mut self, organisation: u64, text: String, wanted: Wanted, at: SystemTime) -> u64 {
         let id = self.next_id();
-        let Wanted {
-            description,
-            expiry,
-            network,
-        } = wanted;
+        let Wanted { description, expiry, network } = wanted;
         self.by_text.insert(text, id);
         self.tokens.insert(
             id,
-            ApplicationToken {
-                id,
-                organisation,
-                description,
-                created: at,
-                status: Status::Activated,
-                expiry,
-                network,
-            },
+            ApplicationToken { id, organisation, description, created: at, status: Status::Activated, expiry, network },
         );
         id
     }
@@ -200,13 +166,8 @@ impl Accounts {
         self.tokens.get(self.by_text.get(text)?)
     }
 
-    pub(in crate::sandbox) fn of(
-        &self,
-        organisation: u64,
-    ) -> impl Iterator<Item = &ApplicationToken> {
-        self.tokens
-            .values()
-            .filter(move |token| token.organisation == organisation)
+    pub(in crate::sandbox) fn of(&self, organisation: u64) -> impl Iterator<Item = &ApplicationToken> {
+        self.tokens.values().filter(move |token| token.organisation == organisation)
     }
 
     pub(in crate::sandbox) fn token_mut(&mut self, id: u64) -> Option<&mut ApplicationToken> {

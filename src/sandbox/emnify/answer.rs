@@ -100,14 +100,8 @@ pub(super) fn unauthorised() -> Response {
 
 fn gateway(message: &str, error_type: &'static str) -> Response {
     let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        ),
-        (
-            header::HeaderName::from_static("x-amzn-errortype"),
-            HeaderValue::from_static(error_type),
-        ),
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::HeaderName::from_static("x-amzn-errortype"), HeaderValue::from_static(error_type)),
     ];
     let body = json!({ "message": message }).to_string();
     (StatusCode::UNAUTHORIZED, headers, body).into_response()

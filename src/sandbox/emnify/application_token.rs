@@ -15,10 +15,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub(super) async fn list(
-    State(control): State<Control>,
-    Extension(bearer): Extension<Bearer>,
-) -> Response {
+pub(super) async fn list(State(control): State<Control>, Extension(bearer): Extension<Bearer>) -> Response {
     let world = control.world();
     let tokens: Vec<_> = world.accounts.of(bearer.organisation).map(item).collect();
     answer::json(StatusCode::OK, &tokens)
@@ -61,11 +58,7 @@ pub(super) async fn create(
         return forbidden;
     }
     if world.accounts.is_full() {
-        return answer::invalid(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            Code::NotAllowed,
-            "too many application tokens",
-        );
+        return answer::invalid(StatusCode::UNPROCESSABLE_ENTITY, Code::NotAllowed, "too many application tokens");
     }
     match authenticate::create(&mut world, bearer.organisation, wanted, bearer.at) {
         Some((_, text)) => answer::json(StatusCode::OK, &json!({ "application_token": text })),
@@ -84,11 +77,7 @@ impl Create {
         if network == Some(None) {
             return Err("ip");
         }
-        Ok(Wanted {
-            description: self.description,
-            expiry: expiry.flatten(),
-            network: network.flatten(),
-        })
+        Ok(Wanted { description: self.description, expiry: expiry.flatten(), network: network.flatten() })
     }
 }
 
@@ -136,35 +125,19 @@ pub(super) async fn update(
 fn forbidden(management: Management) -> Option<Response> {
     match management {
         Management::Allowed => None,
-        Management::Forbidden => Some(answer::error(
-            StatusCode::FORBIDDEN,
-            Code::Forbidden,
-            "Forbidden",
-        )),
+        Management::Forbidden => Some(answer::error(StatusCode::FORBIDDEN, Code::Forbidden, "Forbidden")),
     }
 }
 
 fn malformed() -> Response {
-    answer::error(
-        StatusCode::BAD_REQUEST,
-        Code::BadRequest,
-        "Request body is not valid JSON of the expected form",
-    )
+    answer::error(StatusCode::BAD_REQUEST, Code::BadRequest, "Request body is not valid JSON of the expected form")
 }
 
 fn invalid_format(field: &str) -> Response {
     let message = format!("{field} has an invalid format");
-    answer::invalid(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        Code::InvalidFormat,
-        &message,
-    )
+    answer::invalid(StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidFormat, &message)
 }
 
 fn not_found() -> Response {
-    answer::error(
-        StatusCode::NOT_FOUND,
-        Code::NotFound,
-        "Application token not found",
-    )
+    answer::error(StatusCode::NOT_FOUND, Code::NotFound, "Application token not found")
 }

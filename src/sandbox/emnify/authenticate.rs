@@ -39,11 +39,7 @@ pub(super) struct TrustedDevice {
     pub(super) fingerprint: String,
 }
 
-pub(super) async fn post(
-    State(control): State<Control>,
-    Extension(call): Extension<Call>,
-    body: Bytes,
-) -> Response {
+pub(super) async fn post(State(control): State<Control>, Extension(call): Extension<Call>, body: Bytes) -> Response {
     let mut world = control.world();
     if let Err(wait) = world.admit(call.address, call.now) {
         return throttled(wait, world.limits.retry_after);
@@ -58,11 +54,7 @@ pub(super) async fn post(
     match Fields::variant(fields) {
         Some(Variant::ApplicationToken(text)) => by_application_token(&mut world, &call, &text),
         Some(Variant::User(fields)) => users::log_in(&mut world, &call, &fields),
-        None => answer::invalid(
-            StatusCode::BAD_REQUEST,
-            Code::Required,
-            "application_token is required",
-        ),
+        None => answer::invalid(StatusCode::BAD_REQUEST, Code::Required, "application_token is required"),
     }
 }
 
@@ -97,18 +89,13 @@ pub(super) fn organisation_of(world: &World, body: &[u8]) -> Option<u64> {
 /// along with the real one. An unknown token names no account, and must not lock anybody else's.
 fn by_application_token(world: &mut World, call: &Call, text: &str) -> Response {
     let known = world.accounts.by_text(text);
-    let account = known.map_or(Account::Address(call.address), |token| {
-        Account::Organisation(token.organisation)
-    });
+    let account = known.map_or(Account::Address(call.address), |token| Account::Organisation(token.organisation));
     if world.is_locked(&account, call.now) {
         return locked();
     }
     let owner = known
         .filter(|token| token.works(call.at, call.address))
-        .map(|token| Owner {
-            organisation: token.organisation,
-            application_token: Some(token.id),
-        });
+        .map(|token| Owner { organisation: token.organisation, application_token: Some(token.id) });
     let jwt = owner.and_then(|owner| again_or_new(world, call, owner));
     let Some(jwt) = jwt else {
         world.failed(account, call.now);
@@ -131,34 +118,22 @@ fn again_or_new(world: &mut World, call: &Call, owner: Owner) -> Option<String> 
 pub(super) fn tokens(body: &serde_json::Value) -> Response {
     let mut response = answer::json(StatusCode::OK, body);
     let cache_control = HeaderValue::from_static("max-age=0");
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, cache_control);
+    response.headers_mut().insert(header::CACHE_CONTROL, cache_control);
     response
 }
 
 /// A locked account: 401, not 429, says the documentation.
 pub(super) fn locked() -> Response {
-    answer::error(
-        StatusCode::UNAUTHORIZED,
-        Code::TooManyRequests,
-        "Too many failed authentication requests",
-    )
+    answer::error(StatusCode::UNAUTHORIZED, Code::TooManyRequests, "Too many failed authentication requests")
 }
 
 fn throttled(wait: Duration, retry_after: RetryAfter) -> Response {
-    let mut response = answer::error(
-        StatusCode::TOO_MANY_REQUESTS,
-        Code::TooManyRequests,
-        "Too many requests",
-    );
+    let mut response = answer::error(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, "Too many requests");
     match retry_after {
         RetryAfter::Absent => {}
         RetryAfter::Sent => {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
     }
     response

@@ -19,10 +19,7 @@ pub(super) async fn list(
     Extension(bearer): Extension<Bearer>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
-    let (Some(page), Some(per_page)) = (
-        positive(&query, "page", 1),
-        positive(&query, "per_page", PER_PAGE),
-    ) else {
+    let (Some(page), Some(per_page)) = (positive(&query, "page", 1), positive(&query, "per_page", PER_PAGE)) else {
         return answer::error(
             StatusCode::UNPROCESSABLE_ENTITY,
             Code::InvalidQuery,
@@ -31,15 +28,10 @@ pub(super) async fn list(
     };
     let per_page = per_page.min(MAX_PER_PAGE);
     let world = control.world();
-    let total = world
-        .accounts
-        .organisation(bearer.organisation)
-        .map_or(0, |organisation| organisation.endpoints);
+    let total = world.accounts.organisation(bearer.organisation).map_or(0, |organisation| organisation.endpoints);
     let first = (page - 1).saturating_mul(per_page).min(total);
     let last = first.saturating_add(per_page).min(total);
-    let endpoints: Vec<_> = (first..last)
-        .map(|nth| endpoint(bearer.organisation, nth + 1))
-        .collect();
+    let endpoints: Vec<_> = (first..last).map(|nth| endpoint(bearer.organisation, nth + 1)).collect();
     let mut response = answer::json(StatusCode::OK, &endpoints);
     let headers = response.headers_mut();
     for (name, value) in [

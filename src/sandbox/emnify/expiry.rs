@@ -24,10 +24,7 @@ impl Expiry {
         }
         if text.len() == "2021-05-29".len() {
             let at = humantime::parse_rfc3339(&format!("{text}T00:00:00Z")).ok()?;
-            return Some(Self {
-                at,
-                form: Form::Date,
-            });
+            return Some(Self { at, form: Form::Date });
         }
         let (local, ahead) = split_zone(text)?;
         let local = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
@@ -35,10 +32,7 @@ impl Expiry {
             Ahead::East(by) => local.checked_sub(by)?,
             Ahead::West(by) => local.checked_add(by)?,
         };
-        Some(Self {
-            at,
-            form: Form::Time,
-        })
+        Some(Self { at, form: Form::Time })
     }
 
     pub(super) fn at(&self) -> SystemTime {
@@ -77,11 +71,7 @@ fn split_zone(text: &str) -> Option<(&str, Ahead)> {
     let (hours, minutes) = zone.get(1..)?.split_once(':')?;
     let (hours, minutes) = (digits(hours)?, digits(minutes)?);
     let by = Duration::from_secs(3_600 * hours + 60 * minutes);
-    let ahead = if zone.starts_with('+') {
-        Ahead::East(by)
-    } else {
-        Ahead::West(by)
-    };
+    let ahead = if zone.starts_with('+') { Ahead::East(by) } else { Ahead::West(by) };
     Some((local, ahead))
 }
 
@@ -105,12 +95,9 @@ mod tests {
 
     #[test]
     fn a_time_zone_is_taken_off() {
-        for text in [
-            "2021-05-29T02:30:00+02:30",
-            "2021-05-28T22:00:00-02:00",
-            "2021-05-29T00:00:00",
-            "2021-05-29T00:00:00Z",
-        ] {
+        for text in
+            ["2021-05-29T02:30:00+02:30", "2021-05-28T22:00:00-02:00", "2021-05-29T00:00:00", "2021-05-29T00:00:00Z"]
+        {
             let expiry = Expiry::parse(text).unwrap();
             assert_eq!(expiry.text(), "2021-05-29T00:00:00.000Z", "{text}");
         }

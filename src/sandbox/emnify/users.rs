@@ -67,9 +67,7 @@ pub(in crate::sandbox) struct Users(BTreeMap<String, User>);
 
 impl Users {
     pub(in crate::sandbox) fn new(users: &[User]) -> Self {
-        let named = users
-            .iter()
-            .map(|user| (user.username.clone(), user.clone()));
+        let named = users.iter().map(|user| (user.username.clone(), user.clone()));
         Self(named.collect())
     }
 }
@@ -78,21 +76,14 @@ pub(super) fn organisation_of(world: &World, fields: &Fields) -> Option<u64> {
     if let Some(username) = &fields.username {
         return world.users.0.get(username).map(|user| user.organisation);
     }
-    let token = fields
-        .refresh_token
-        .as_ref()
-        .or(fields.mfa_token.as_ref())?;
+    let token = fields.refresh_token.as_ref().or(fields.mfa_token.as_ref())?;
     world.key.open(token).ok().map(|claims| claims.organisation)
 }
 
 /// One of the three ways; a failure counts against the user where the user is known.
 pub(super) fn log_in(world: &mut World, call: &Call, fields: &Fields) -> Response {
     let named = user_of(world, call, fields);
-    let account = named
-        .as_ref()
-        .map_or(Account::Address(call.address), |user| {
-            Account::User(user.username.clone())
-        });
+    let account = named.as_ref().map_or(Account::Address(call.address), |user| Account::User(user.username.clone()));
     if world.is_locked(&account, call.now) {
         return locked();
     }
@@ -127,10 +118,7 @@ fn attempt(world: &mut World, call: &Call, fields: &Fields, user: &User) -> Opti
         return second_factor(world, call, fields, token, user);
     }
     let right = fields.password.as_ref() == Some(&user.password_sha1);
-    let trusted = fields
-        .fingerprint
-        .as_ref()
-        .is_some_and(|device| user.trusted_devices.contains(device));
+    let trusted = fields.fingerprint.as_ref().is_some_and(|device| user.trusted_devices.contains(device));
     match (right, &user.code) {
         (false, _) => None,
         (true, Some(_)) if !trusted => {
@@ -155,21 +143,13 @@ fn refresh(world: &mut World, call: &Call, token: &str, user: &User) -> Option<R
 }
 
 /// An MFA token is good for one success, and for as many tries as the lockout leaves.
-fn second_factor(
-    world: &mut World,
-    call: &Call,
-    fields: &Fields,
-    token: &str,
-    user: &User,
-) -> Option<Response> {
+fn second_factor(world: &mut World, call: &Call, fields: &Fields, token: &str, user: &User) -> Option<Response> {
     if user.code.is_none() || fields.code != user.code {
         return None;
     }
     world.issued.use_up(token);
-    if let (Some(device), Some(stored)) = (
-        &fields.trusted_device,
-        world.users.0.get_mut(&user.username),
-    ) && stored.trusted_devices.len() < MAX_DEVICES
+    if let (Some(device), Some(stored)) = (&fields.trusted_device, world.users.0.get_mut(&user.username))
+        && stored.trusted_devices.len() < MAX_DEVICES
     {
         stored.trusted_devices.push(device.fingerprint.clone());
     }
@@ -179,9 +159,7 @@ fn second_factor(
 fn pair(world: &mut World, call: &Call, user: &User) -> Option<Response> {
     let auth_token = world.mint(owner(user), Some(user.username.clone()), call.at)?;
     let refresh_token = sign(world, call, Purpose::Refresh, user)?;
-    Some(tokens(
-        &json!({ "auth_token": auth_token, "refresh_token": refresh_token }),
-    ))
+    Some(tokens(&json!({ "auth_token": auth_token, "refresh_token": refresh_token })))
 }
 
 fn sign(world: &mut World, call: &Call, purpose: Purpose, user: &User) -> Option<String> {
@@ -194,10 +172,7 @@ fn sign(world: &mut World, call: &Call, purpose: Purpose, user: &User) -> Option
 }
 
 fn owner(user: &User) -> Owner {
-    Owner {
-        organisation: user.organisation,
-        application_token: None,
-    }
+    Owner { organisation: user.organisation, application_token: None }
 }
 
 #[derive(Deserialize)]
@@ -217,11 +192,7 @@ pub(super) async fn switch(
     body: Bytes,
 ) -> Response {
     let Some(switch) = object::<Switch>(&body) else {
-        return answer::error(
-            StatusCode::BAD_REQUEST,
-            answer::Code::BadRequest,
-            "target_organisation.id is required",
-        );
+        return answer::error(StatusCode::BAD_REQUEST, answer::Code::BadRequest, "target_organisation.id is required");
     };
     let target = switch.target_organisation.id;
     let mut world = control.world();
@@ -229,10 +200,7 @@ pub(super) async fn switch(
         let user = world.users.0.get(name);
         user.is_some_and(|user| user.workspaces.contains(&target))
     });
-    let owner = Owner {
-        organisation: target,
-        application_token: None,
-    };
+    let owner = Owner { organisation: target, application_token: None };
     let jwt = user.and_then(|name| world.mint(owner, Some(name), bearer.at));
     match jwt {
         Some(jwt) => tokens(&json!({ "auth_token": jwt })),

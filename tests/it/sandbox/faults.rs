@@ -40,11 +40,7 @@ fn cut(at: CutAt, by: CutBy) -> Fault {
 #[tokio::test]
 async fn a_status_fault_is_for_the_next_n_requests() {
     let sandbox = Running::start().await;
-    let fault = Fault::Answer(Answer {
-        status: 503,
-        body: "busy".into(),
-        retry_after: Some("7".to_owned()),
-    });
+    let fault = Fault::Answer(Answer { status: 503, body: "busy".into(), retry_after: Some("7".to_owned()) });
     sandbox.control.set_fault_times(Scope::ALL, fault, 2);
     for _ in 0..2 {
         let response = sandbox.log_in(TOKEN_1).await;
@@ -81,9 +77,7 @@ async fn a_fault_can_be_for_one_route_alone() {
 async fn latency_delays_the_answer() {
     let sandbox = Running::start().await;
     let latency = Duration::from_millis(150);
-    sandbox
-        .control
-        .set_fault_times(Scope::ALL, Fault::Latency(latency), 1);
+    sandbox.control.set_fault_times(Scope::ALL, Fault::Latency(latency), 1);
     let start = tokio::time::Instant::now();
     assert_eq!(sandbox.log_in(TOKEN_1).await.status(), 200);
     assert!(start.elapsed() >= latency);
@@ -121,9 +115,7 @@ async fn a_cut_in_the_body_leaves_the_head_and_half_of_the_body() {
     assert!(ended.is_ok(), "{ended:?}");
     let answer = String::from_utf8(answer).unwrap();
     let (head, half) = answer.split_once("\r\n\r\n").unwrap();
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "));
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
     let length: usize = length.unwrap().parse().unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK"));
     assert!(half.starts_with(r#"{"auth_token":""#));
@@ -195,10 +187,7 @@ async fn counters_tell_what_was_asked() {
     assert_eq!(counters.authenticate.with_status(401), 1);
     assert_eq!(counters.authenticate_by_organisation.len(), 2);
     assert_eq!(counters.authenticate_by_organisation[&1].total, 1);
-    assert_eq!(
-        counters.authenticate_by_organisation[&2].with_status(200),
-        1
-    );
+    assert_eq!(counters.authenticate_by_organisation[&2].with_status(200), 1);
     assert_eq!(counters.protected.total, 2);
     assert_eq!(counters.protected.with_status(200), 1);
     assert_eq!(counters.protected.with_status(401), 1);
@@ -309,9 +298,7 @@ async fn control_shows_counters_and_time_over_http_and_is_not_counted_itself() {
     sandbox.control.set_fault(Scope::ALL, Fault::Skew(5_000));
     sandbox.log_in(TOKEN_1).await;
     let get = |path: &str| {
-        let request = sandbox
-            .client
-            .get(sandbox.url(&format!("/_control/{path}")));
+        let request = sandbox.client.get(sandbox.url(&format!("/_control/{path}")));
         async { body(request.send().await.unwrap()).await }
     };
     let counters = get("counters").await;

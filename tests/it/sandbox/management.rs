@@ -32,9 +32,7 @@ impl Running {
 }
 
 fn described<'a>(list: &'a [Value], description: &str) -> &'a Value {
-    list.iter()
-        .find(|item| item["description"] == description)
-        .unwrap()
+    list.iter().find(|item| item["description"] == description).unwrap()
 }
 
 #[tokio::test]
@@ -127,10 +125,7 @@ async fn another_organisations_application_token_is_not_found() {
 async fn an_expiry_date_in_either_form_is_kept_and_ends_the_application_token() {
     let sandbox = Running::start().await;
     let jwt = sandbox.jwt(TOKEN_1).await;
-    for (nth, date) in ["2021-05-29", "2021-05-29T00:00:00.000Z"]
-        .iter()
-        .enumerate()
-    {
+    for (nth, date) in ["2021-05-29", "2021-05-29T00:00:00.000Z"].iter().enumerate() {
         let description = format!("expired {nth}");
         let order = json!({ "description": description, "expiry_date": date });
         let text = sandbox.create(&jwt, &order).await;
@@ -171,11 +166,7 @@ async fn a_bad_field_gets_422_with_the_field_in_errors() {
 
 #[tokio::test]
 async fn management_needs_a_jwt_and_can_be_forbidden() {
-    let sandbox = Running::with(Settings {
-        management: Management::Forbidden,
-        ..Settings::default()
-    })
-    .await;
+    let sandbox = Running::with(Settings { management: Management::Forbidden, ..Settings::default() }).await;
     let nobody = sandbox.manage("None", Method::GET, PATH, &json!({})).await;
     assert_eq!(nobody.status(), 401);
     let jwt = sandbox.jwt(TOKEN_1).await;

@@ -20,12 +20,7 @@ fn user(username: &str, code: Option<&str>) -> User {
 
 async fn start(refresh: Refresh) -> Running {
     let users = vec![user("plain", None), user("careful", Some("123456"))];
-    Running::with(Settings {
-        users,
-        refresh,
-        ..Settings::default()
-    })
-    .await
+    Running::with(Settings { users, refresh, ..Settings::default() }).await
 }
 
 fn login(username: &str) -> Value {
