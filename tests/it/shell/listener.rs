@@ -119,6 +119,20 @@ async fn an_unfinished_header_block_ends_with_the_keep_alive() {
 }
 
 #[tokio::test]
+async fn a_peer_that_breaks_stream_after_stream_is_sent_away() {
+    let http2 = Http2Limits { max_local_error_reset_streams: 10, ..Http2Limits::default() };
+    let limits = Limits { http2, ..Limits::default() };
+    let served = serve(Protocol::Http2, limits, Router::new()).await;
+    let mut raw = Raw::greeted(served.address).await;
+    for n in 0..12 {
+        // END_STREAM and END_HEADERS, and no `:path`.
+        raw.send(HEADERS, 0x5, 2 * n + 1, &[0x83]).await;
+    }
+    let goaway = raw.expect(GOAWAY).await;
+    assert_eq!(goaway[4..8], [0, 0, 0, 11], "ENHANCE_YOUR_CALM");
+}
+
+#[tokio::test]
 async fn the_settings_say_every_limit() {
     let served = serve(Protocol::Http2, Limits::default(), Router::new()).await;
     let mut raw = Raw::greeted(served.address).await;
