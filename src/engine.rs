@@ -288,6 +288,9 @@ impl Engine {
                 }
                 Step::Wait { queued, landing } => (queued, landing),
             };
+            if queued && self.0.supervisor.is_draining() {
+                return Err(Error::retry(Reason::Draining, MIN_RETRY));
+            }
             if queued {
                 let outlook = entry.dispatch.enqueue(&entry, Urgency::Waiting, now.mono);
                 worth_waiting(outlook, deadline, now.mono)?;

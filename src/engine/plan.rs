@@ -82,7 +82,7 @@ impl Plan {
         if self.servable(now).is_some_and(|held| held.validity.remaining(now) >= min_validity) {
             return self.serve(now);
         }
-        if self.learned_lifetime.is_some_and(|longest| min_validity > longest) {
+        if self.longest_validity().is_some_and(|longest| min_validity > longest) {
             return refuse(Error::new(Reason::LifetimeUnsatisfiable));
         }
         let gap = match self.servable(now) {
@@ -338,6 +338,13 @@ impl Plan {
             KeepWarm::Always => true,
             KeepWarm::WhileUsed => idle <= lifetime.max(IDLE_AFTER),
         }
+    }
+
+    /// What a token can still have when it is handed out: its exchange takes time too, and the margin stands for that.
+    /// Without it, a caller who asks for the whole life would bring about one exchange after the other.
+    fn longest_validity(&self) -> Option<Duration> {
+        let margin = |lifetime: Duration| self.rules.serve_margin.min(lifetime / 10);
+        self.learned_lifetime.map(|lifetime| lifetime.saturating_sub(margin(lifetime)))
     }
 
     fn min_gap(&self) -> Duration {
