@@ -47,12 +47,10 @@ impl Metrics {
         registry.register("tokens_served", "Tokens handed out, by where they came from", served.clone());
         registry.register("exchanges", "Exchanges with upstreams, by outcome", exchanges.clone());
         registry.register_with_unit("exchange", "How long exchanges took", Unit::Seconds, seconds.clone());
-        Self {
-            cached: served.get_or_create(&From { source: "cache" }).clone(),
-            exchanged: served.get_or_create(&From { source: "exchanged" }).clone(),
-            exchanges,
-            seconds,
-        }
+        // A statement each: `get_or_create` returns a guard of the family's lock, and the second would wait for the first.
+        let cached = served.get_or_create(&From { source: "cache" }).clone();
+        let exchanged = served.get_or_create(&From { source: "exchanged" }).clone();
+        Self { cached, exchanged, exchanges, seconds }
     }
 
     pub(super) fn served(&self, source: Source) {
