@@ -317,6 +317,10 @@ impl Engine {
                 }
                 Step::Wait { queued, landing } => (queued, landing),
             };
+            if queued && self.0.supervisor.is_draining() {
+                // The driver has turned away who waited, or is about to: nothing starts any more.
+                return Err(Error::retry(Reason::Draining, MIN_RETRY));
+            }
             if queued {
                 let outlook = entry.dispatch.enqueue(&entry, Urgency::Waiting, now.mono);
                 worth_waiting(outlook, deadline, now.mono)?;
