@@ -289,6 +289,7 @@ impl Engine {
                 Step::Wait { queued, landing } => (queued, landing),
             };
             if queued && self.0.supervisor.is_draining() {
+                // The driver has turned away who waited, or is about to: nothing starts any more.
                 return Err(Error::retry(Reason::Draining, MIN_RETRY));
             }
             if queued {

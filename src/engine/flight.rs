@@ -117,7 +117,8 @@ struct Flight {
 impl Flight {
     async fn fly(self, provider: Arc<dyn Provider>, cancel: CancellationToken) {
         let limit = self.entry.dispatch.limits.timeout;
-        let exchange = AssertUnwindSafe(provider.exchange()).catch_unwind();
+        // The call itself may panic too, before there is a future.
+        let exchange = AssertUnwindSafe(async { provider.exchange().await }).catch_unwind();
         let outcome = cancel.run_until_cancelled(timeout(limit, exchange)).await;
         let answer = match outcome {
             None => return self.called_off(),
@@ -154,16 +155,21 @@ impl Flight {
             Ok(fetched) => Ok(Arrived { fingerprint: Fingerprint::of(&fetched.value), lifetime: fetched.lifetime }),
             Err(error) => Err(error.kind),
         };
-        let queued = {
+        let (queued, discarded) = {
             let mut core = entry.core();
             let landing = core.plan.landed(now, *ticket, arrival, chance);
+            let discarded = landing == Landing::Discarded && !core.deleted;
             self.publish(&mut core, landing, answer);
-            core.plan.is_queued()
+            (core.plan.is_queued(), discarded)
         };
-        if queued {
-            entry.dispatch.enqueue(entry, Urgency::Waiting, now.mono);
+        match (queued, discarded) {
+            (true, _) => {
+                entry.dispatch.enqueue(entry, Urgency::Waiting, now.mono);
+            }
+            // Unfrozen while this flight was still under way: nobody else looks whether a token is wanted.
+            (false, true) => Engine::look_after(entry, now),
+            (false, false) => Engine::set_timer(entry),
         }
-        Engine::set_timer(entry);
     }
 
     fn publish(&self, core: &mut Core, landing: Landing, answer: Result<Fetched, FetchError>) {

@@ -273,7 +273,7 @@ impl Queue {
         let until = now + retry_after.unwrap_or(THROTTLE_MEMORY);
         let another = self.last_throttled.take().filter(|(who, _)| who != workspace);
         if let Some((_, other)) = another.filter(|(_, other)| *other > now) {
-            self.paused_until = Some(until.max(other));
+            self.paused_until = self.paused_until.max(Some(until.max(other)));
         }
         self.last_throttled = Some((workspace.clone(), until));
     }
