@@ -6,4 +6,6 @@ mod config;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod provider;
