@@ -26,17 +26,18 @@ mod metrics;
 pub mod plan;
 mod queue;
 mod schedule;
+mod served;
 
 use crate::clock::{Clock, Now};
 use crate::error::{Error, Reason};
 use crate::provider::Provider;
 use crate::supervisor::Supervisor;
-use crate::token::{Fingerprint, Token, WorkspaceName};
+use crate::token::{Fingerprint, WorkspaceName};
 use crate::upstream::{KeepWarm, UpstreamName};
 use dashmap::DashMap;
 use dispatch::Dispatch;
 use entry::{Core, Entry, Landed};
-use plan::{Answer, Held, MIN_RETRY, Rules, State, Urgency};
+use plan::{Answer, MIN_RETRY, Rules, Urgency};
 use queue::Outlook;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,6 +48,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use dispatch::Limits;
 pub use metrics::Metrics;
+pub use served::{Served, Snapshot, Source};
 
 /// What holds for every Workspace.
 #[derive(Debug, Clone, Copy)]
@@ -74,37 +76,6 @@ pub struct Workspace {
     pub keep_warm: KeepWarm,
     /// Makes its exchanges.
     pub provider: Arc<dyn Provider>,
-}
-
-/// A token as it is handed out.
-#[derive(Debug, Clone)]
-pub struct Served {
-    /// The token.
-    pub token: Arc<Token>,
-    /// Its validity and planned renewal.
-    pub held: Held,
-    /// Where it came from.
-    pub source: Source,
-}
-
-/// Where a token came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// From memory.
-    Cache,
-    /// The call waited for an exchange.
-    Exchanged,
-}
-
-/// How a Workspace stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Snapshot {
-    /// In one word.
-    pub state: State,
-    /// When the token in hand ends, by the local wall clock.
-    pub expires_at: Option<SystemTime>,
-    /// How many callers wait.
-    pub waiters: usize,
 }
 
 /// Why a Workspace can't be put in.
@@ -317,6 +288,9 @@ impl Engine {
                 }
                 Step::Wait { queued, landing } => (queued, landing),
             };
+            if queued && self.0.supervisor.is_draining() {
+                return Err(Error::retry(Reason::Draining, MIN_RETRY));
+            }
             if queued {
                 let outlook = entry.dispatch.enqueue(&entry, Urgency::Waiting, now.mono);
                 worth_waiting(outlook, deadline, now.mono)?;
@@ -439,13 +413,6 @@ impl Engine {
         let larger = |last: u64| Some(micros.max(last + 1));
         let last = self.0.generation.fetch_update(Ordering::Relaxed, Ordering::Relaxed, larger);
         micros.max(last.unwrap_or_else(|last| last) + 1)
-    }
-}
-
-impl Served {
-    /// Whether it may be handed out now.
-    pub fn is_servable(&self, now: Now) -> bool {
-        self.held.validity.is_servable(now)
     }
 }
 

@@ -4,24 +4,36 @@
 //! The modules, in reading order. Arrows point down only (a test keeps it so):
 //!
 //! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`upstream`], [`jwt`], [`identity`], [`policy`],
-//!   [`error`], `engine::plan`, `engine::upstream`
+//!   [`error`], [`failure`], `engine::plan` and its neighbours
 //! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
 //!   (the one upstream HTTP client), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`], [`telemetry`]
 //! * **edges**: [`broker`] (authorise, then get: the one way to a token), [`grpc`], [`admin`] (probe HTTP),
 //!   [`listener`] (the accept loop), [`sandbox`] (simulated upstreams)
 //! * [`app`] wires them, [`cli`] is what a person types.
 
+pub mod admin;
+pub mod app;
+pub mod broker;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod failure;
+pub mod grpc;
 pub mod http;
 pub mod identity;
 pub mod jwt;
 pub mod lifetime;
+pub mod listener;
 pub mod policy;
 pub mod provider;
+pub mod readiness;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod secret;
 pub mod supervisor;
+pub mod telemetry;
 pub mod token;
 pub mod upstream;

@@ -1,77 +1,103 @@
-//! Who owns tasks, and how they end: drain, then stop, within a deadline.
+//! Who owns the tasks of the process, and how they end.
 //!
-//! Nothing else spawns (clippy keeps it so). A task that panics is logged and never lost silently; a *critical* task
-//! that ends before the drain ends the process.
+//! Promises: no task outlives [`Supervisor::shutdown`] by more than a moment; a panic is caught, named and logged; a
+//! critical task that ends early is told to whoever waits on [`Supervisor::failed`], because a broker that accepts no
+//! calls must not look alive.
+//!
+//! Shutdown has two steps. *Drain*: no new work, what runs may finish. *Stop*, at the deadline: what still runs is
+//! dropped where it stands. Must not know what the tasks do.
+
+mod signals;
+
+pub use signals::Signals;
 
 use futures_util::FutureExt as _;
-use std::any::Any;
-use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-/// How long tasks get to notice `stop` before shutdown returns without them.
-const STOP_GRACE: Duration = Duration::from_millis(500);
+/// How long dropped tasks may take to be gone. Dropping is immediate unless a task blocks its thread.
+const STOP_WAIT: Duration = Duration::from_secs(1);
 
-/// Owns every task of the process. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+/// Owns every task. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
 pub struct Supervisor {
     tracker: TaskTracker,
     drain: CancellationToken,
     stop: CancellationToken,
-    failed: CancellationToken,
+    /// The first critical task that ended early.
+    failed: watch::Sender<Option<&'static str>>,
 }
 
 /// How a shutdown went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Every task ended by itself.
+    /// Every task finished by itself.
     Clean,
-    /// The deadline came first, and the rest was cut off.
+    /// The deadline came first and what still ran was dropped.
     Cut,
 }
 
+/// How one task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TaskEnd {
+    Returned,
+    Stopped,
+    Panicked,
+}
+
+impl Default for Supervisor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Supervisor {
-    /// With no task yet.
+    /// A supervisor without tasks.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            tracker: TaskTracker::new(),
+            drain: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            failed: watch::Sender::new(None),
+        }
     }
 
-    /// Runs a task that may end at any time. It is dropped when the process stops.
+    /// Runs a task that ends by itself, or is dropped at `stop`. Panics are logged under `name`.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.start(async move {
-            let guarded = AssertUnwindSafe(task).catch_unwind();
-            if let Some(Err(panic)) = stop.run_until_cancelled(guarded).await {
-                log_panic(name, panic.as_ref());
-            }
+            observe(name, stop, task).await;
         });
     }
 
-    /// Runs a task that the process can't do without: if it ends before the drain, the process has failed.
+    /// Runs a task without which the process is of no use. If it returns or panics before the drain, [`Self::failed`]
+    /// says so.
     pub fn spawn_critical(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let this = self.clone();
         self.start(async move {
-            let guarded = AssertUnwindSafe(task).catch_unwind();
-            let Some(result) = this.stop.run_until_cancelled(guarded).await else {
-                return;
-            };
-            if let Err(panic) = result {
-                log_panic(name, panic.as_ref());
-            } else if this.drain.is_cancelled() {
-                return;
+            let end = observe(name, this.stop.clone(), task).await;
+            if end != TaskEnd::Stopped && !this.is_draining() {
+                tracing::error!(task.name = name, "a critical task ended early");
+                this.failed.send_if_modified(|first| {
+                    let is_first = first.is_none();
+                    first.get_or_insert(name);
+                    is_first
+                });
             }
-            tracing::error!(task = name, "a critical task ended");
-            this.failed.cancel();
         });
     }
 
-    /// Ends when the process should stop taking on work.
-    pub async fn draining(&self) {
-        self.drain.cancelled().await;
+    /// The same supervisor, with a narrower `stop`: its tasks are dropped together with the guard. For what belongs to
+    /// one connection.
+    pub fn scope(&self) -> (Self, DropGuard) {
+        let stop = self.stop.child_token();
+        let scoped = Self { stop: stop.clone(), ..self.clone() };
+        (scoped, stop.drop_guard())
     }
 
     /// Whether the drain has begun.
@@ -79,53 +105,155 @@ impl Supervisor {
         self.drain.is_cancelled()
     }
 
-    /// Ends when a critical task has died.
-    pub async fn failed(&self) {
-        self.failed.cancelled().await;
+    /// Waits for the drain: take no new work, finish what runs, return.
+    pub async fn draining(&self) {
+        self.drain.cancelled().await;
     }
 
-    /// Drains, waits for the tasks until the deadline, then stops whatever is left.
+    /// Waits for the stop. Tasks are dropped at that moment anyway; this is for what is not a task.
+    pub async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Waits for the first critical task that ends early and gives its name.
+    pub async fn failed(&self) -> &'static str {
+        let mut failed = self.failed.subscribe();
+        match failed.wait_for(Option::is_some).await.map(|name| *name) {
+            Ok(Some(name)) => name,
+            // `self` holds the sender, so this can't end without a name.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Begins the drain, gives tasks until the deadline, then drops those that are left.
     pub async fn shutdown(&self, deadline: Duration) -> Ended {
         self.drain.cancel();
         self.tracker.close();
-        if timeout(deadline, self.tracker.wait()).await.is_ok() {
+        let finished = timeout(deadline, self.tracker.wait()).await;
+        self.stop.cancel();
+        if finished.is_ok() {
             return Ended::Clean;
         }
-        self.stop.cancel();
-        if timeout(STOP_GRACE, self.tracker.wait()).await.is_err() {
-            tracing::error!(tasks = self.tracker.len(), "tasks did not stop");
+        tracing::warn!(tasks = self.tracker.len(), "the drain deadline came, dropping what still runs");
+        if timeout(STOP_WAIT, self.tracker.wait()).await.is_err() {
+            tracing::error!(tasks = self.tracker.len(), "tasks block their threads");
         }
         Ended::Cut
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
-        drop(tokio::spawn(self.tracker.track_future(task)));
+        tokio::spawn(self.tracker.track_future(task));
     }
 }
 
+/// hyper runs the streams of an HTTP/2 connection as tasks of their own.
 impl<F> hyper::rt::Executor<F> for Supervisor
 where
-    F: Future + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
-    fn execute(&self, task: F) {
-        self.spawn("http2", async move {
-            task.await;
-        });
+    fn execute(&self, stream: F) {
+        self.spawn("http2 stream", stream);
     }
 }
 
-fn log_panic(task: &'static str, panic: &(dyn Any + Send)) {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(task, panic = text.unwrap_or("of another type"), "a task panicked");
+/// Runs a task to its end, to the stop or to its panic, whichever comes first.
+async fn observe(name: &'static str, stop: CancellationToken, task: impl Future<Output = ()> + Send) -> TaskEnd {
+    let task = AssertUnwindSafe(task).catch_unwind();
+    match stop.run_until_cancelled(task).await {
+        Some(Ok(())) => TaskEnd::Returned,
+        Some(Err(_)) => {
+            // The payload may quote what the task worked on; the panic hook tells where it happened.
+            tracing::error!(task.name = name, "a task panicked");
+            TaskEnd::Panicked
+        }
+        None => TaskEnd::Stopped,
+    }
 }
 
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Clean => "clean",
-            Self::Cut => "cut",
-        })
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+    use tokio::sync::oneshot;
+    use tokio::time::{Instant, sleep};
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// Whether a task's end of a channel is gone, or goes in a moment.
+    async fn was_dropped(held: oneshot::Receiver<()>) -> bool {
+        timeout(DEADLINE, held).await.is_ok_and(|end| end.is_err())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_finishes_in_time_makes_a_clean_end() {
+        let supervisor = Supervisor::new();
+        let (done, finished) = oneshot::channel();
+        let inside = supervisor.clone();
+        supervisor.spawn("worker", async move {
+            inside.draining().await;
+            sleep(Duration::from_secs(9)).await;
+            done.send(()).unwrap();
+        });
+        let begun = Instant::now();
+        assert_eq!(supervisor.shutdown(DEADLINE).await, Ended::Clean);
+        assert_eq!(begun.elapsed(), Duration::from_secs(9));
+        finished.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_finish_is_cut_at_the_deadline() {
+        let supervisor = Supervisor::new();
+        let (held, dropped) = oneshot::channel::<()>();
+        supervisor.spawn("stuck", async move {
+            let _held = held;
+            pending::<()>().await;
+        });
+        let begun = Instant::now();
+        assert_eq!(supervisor.shutdown(DEADLINE).await, Ended::Cut);
+        assert_eq!(begun.elapsed(), DEADLINE);
+        assert!(was_dropped(dropped).await);
+        supervisor.stopping().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_critical_task_that_ends_early_is_told() {
+        let supervisor = Supervisor::new();
+        supervisor.spawn_critical("steady", pending());
+        supervisor.spawn("brief", async {});
+        supervisor.spawn_critical("flaky", async { panic!("as told") });
+        assert_eq!(supervisor.failed().await, "flaky");
+        supervisor.spawn_critical("late", async {});
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(supervisor.failed().await, "flaky", "the first one counts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_critical_task_may_end_once_draining() {
+        let supervisor = Supervisor::new();
+        let inside = supervisor.clone();
+        supervisor.spawn_critical("listener", async move { inside.draining().await });
+        assert_eq!(supervisor.shutdown(DEADLINE).await, Ended::Clean);
+        let failed = timeout(Duration::from_secs(1), supervisor.failed()).await;
+        assert!(failed.is_err(), "{failed:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scope_drops_its_own_tasks_only() {
+        let supervisor = Supervisor::new();
+        let (outer, mut outer_dropped) = oneshot::channel::<()>();
+        let (inner, inner_dropped) = oneshot::channel::<()>();
+        supervisor.spawn("outer", async move {
+            let _outer = outer;
+            pending::<()>().await;
+        });
+        let (scoped, guard) = supervisor.scope();
+        scoped.spawn("inner", async move {
+            let _inner = inner;
+            pending::<()>().await;
+        });
+        drop(guard);
+        assert!(was_dropped(inner_dropped).await);
+        assert!(outer_dropped.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
     }
 }

@@ -8,7 +8,7 @@ use super::plan::Urgency;
 use super::queue::{Launch, Next, Outlook, Queue};
 use super::schedule;
 use crate::clock::Now;
-use crate::provider::Failure;
+use crate::failure::Failure;
 use crate::token::WorkspaceName;
 use crate::upstream::{Budget, UpstreamName};
 use std::cmp::Reverse;

@@ -48,8 +48,8 @@ impl Metrics {
         registry.register("exchanges", "Exchanges with upstreams, by outcome", exchanges.clone());
         registry.register_with_unit("exchange", "How long exchanges took", Unit::Seconds, seconds.clone());
         Self {
-            cached: served.get_or_create(&From { source: "cache" }).clone(),
-            exchanged: served.get_or_create(&From { source: "exchanged" }).clone(),
+            cached: served.get_or_create_owned(&From { source: "cache" }),
+            exchanged: served.get_or_create_owned(&From { source: "exchanged" }),
             exchanges,
             seconds,
         }

@@ -4,18 +4,20 @@
 //! It knows no token, only its fingerprint and its validity. The driver (`engine::entry`) acts on the decisions; the
 //! upstream's queue (`engine::upstream`) decides when a flight that is asked for may start.
 
+mod decision;
 mod trouble;
 
 use super::schedule;
 use crate::clock::Now;
 use crate::error::{Error, Reason};
-use crate::provider::Failure;
+use crate::failure::Failure;
 use crate::token::{Fingerprint, Validity};
 use crate::upstream::KeepWarm;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::Instant;
 use trouble::Trouble;
 
+pub use decision::{Answer, Arrival, Arrived, Chance, Held, Landing, Rules, State, Tick, Ticket, Urgency};
 pub use trouble::{BREAKER_OPEN, MIN_RETRY};
 
 /// A Workspace that nobody has asked for in this time, or in a whole lifetime of its token, is let go.
@@ -23,134 +25,11 @@ const IDLE_AFTER: Duration = Duration::from_secs(600);
 /// What is kept of the learned floor with every renewal that went well.
 const UNLEARN: f64 = 0.9;
 
-/// What an operator set for a Workspace.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rules {
-    /// Less than this left counts as expired; at most a tenth of the life.
-    pub serve_margin: Duration,
-    /// The least time between exchanges that callers can force; at most a tenth of the life.
-    pub min_gap: Duration,
-    /// Whether it is renewed when nobody asks.
-    pub keep_warm: KeepWarm,
-}
-
-/// Whose turn it is when not everything may start at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Urgency {
-    /// A renewal well ahead of expiry: nobody waits.
-    Background,
-    /// Somebody waits, or will soon.
-    Waiting,
-}
-
-/// The answer to a caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// Hand out the token in hand.
-    Serve,
-    /// Hand it out, and put a renewal of this urgency into the queue.
-    ServeAndRenew(Urgency),
-    /// Wait for the flight, which stands in the queue or is under way.
-    Wait,
-    /// Refuse.
-    Refuse {
-        /// What the caller is told.
-        error: Error,
-        /// Whether a probe before the back-off ends may find the upstream recovered.
-        probe: bool,
-    },
-}
-
-/// What to do when a timer fires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tick {
-    /// Put a renewal into the queue.
-    Renew(Urgency),
-    /// Nothing yet: come back then.
-    Later(Instant),
-    /// Nothing at all, until somebody asks.
-    Rest,
-}
-
-/// What a flight came back with, as far as decisions go.
-pub type Arrival = Result<Arrived, Failure>;
-
-/// A token that arrived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrived {
-    /// Names it.
-    pub fingerprint: Fingerprint,
-    /// What is left of its life, counted from the start of the flight.
-    pub lifetime: Duration,
-}
-
-/// Permission to fly; handed back on landing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket {
-    /// When the flight started: before the request was sent.
-    pub started: Now,
-    epoch: u64,
-    /// A report of a rejected token brought it about.
-    reported: bool,
-}
-
-/// What a landing means.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Landing {
-    /// The Workspace was forgotten or re-keyed meanwhile: throw the answer away.
-    Discarded,
-    /// A new token: publish it.
-    Replaced(Held),
-    /// The same token again: keep the one in hand.
-    Kept(Held),
-    /// No usable token: whoever waits is told this. The token in hand, if any, stays.
-    Failed(Error),
-}
-
-/// The token in hand, as far as decisions go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// How long it may be served.
-    pub validity: Validity,
-    /// When its renewal is due, on the monotonic clock.
-    pub renew_at: Instant,
-    /// Names it.
-    pub fingerprint: Fingerprint,
-}
-
-/// Two numbers that decisions need from outside.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Chance {
-    /// The fraction of the life after which renewal is due: `engine::schedule`.
-    pub renew_fraction: f64,
-    /// Uniform in `[0, 1)`.
-    pub random: f64,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flight {
     Grounded,
     Queued,
     Flying,
-}
-
-/// How a Workspace stands, for health and for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
-    /// No token, and nobody asks.
-    Idle,
-    /// No token yet; one is being fetched.
-    Warming,
-    /// A valid token.
-    Fresh,
-    /// A valid token whose renewal is overdue.
-    Stale,
-    /// The token expired and no other could be had.
-    Expired,
-    /// The upstream refuses the credential.
-    Rejected,
-    /// Withdrawn by an operator.
-    Frozen,
 }
 
 /// The state of one Workspace.
@@ -203,7 +82,7 @@ impl Plan {
         if self.servable(now).is_some_and(|held| held.validity.remaining(now) >= min_validity) {
             return self.serve(now);
         }
-        if self.learned_lifetime.is_some_and(|longest| min_validity > longest) {
+        if self.longest_validity().is_some_and(|longest| min_validity > longest) {
             return refuse(Error::new(Reason::LifetimeUnsatisfiable));
         }
         let gap = match self.servable(now) {
@@ -461,6 +340,13 @@ impl Plan {
         }
     }
 
+    /// What a token can still have when it is handed out: its exchange takes time too, and the margin stands for that.
+    /// Without it, a caller who asks for the whole life would bring about one exchange after the other.
+    fn longest_validity(&self) -> Option<Duration> {
+        let margin = |lifetime: Duration| self.rules.serve_margin.min(lifetime / 10);
+        self.learned_lifetime.map(|lifetime| lifetime.saturating_sub(margin(lifetime)))
+    }
+
     fn min_gap(&self) -> Duration {
         let tenth = self.held.map(|held| held.validity.lifetime / 10);
         tenth.map_or(self.rules.min_gap, |tenth| self.rules.min_gap.min(tenth))
@@ -469,23 +355,6 @@ impl Plan {
     fn gap_left(&self, now: Now, gap: Duration) -> Duration {
         let since = self.last_attempt.map(|last| now.mono.saturating_duration_since(last));
         since.map_or(Duration::ZERO, |since| gap.saturating_sub(since))
-    }
-}
-
-impl Held {
-    /// When a caller that keeps the token should ask again: a tenth of the remaining life after the planned renewal.
-    pub fn refresh_after(&self) -> SystemTime {
-        let started = self.validity.started;
-        let planned = self.renew_at.saturating_duration_since(started.mono);
-        let spare = self.validity.lifetime.saturating_sub(planned);
-        started.wall + planned + spare / 10
-    }
-
-    /// Due by either clock: a wall clock stepped forward brings the renewal forward, as it does the expiry.
-    pub fn renewal_is_due(&self, now: Now) -> bool {
-        let started = self.validity.started;
-        let age = self.renew_at.saturating_duration_since(started.mono);
-        now.mono >= self.renew_at || now.wall >= started.wall + age
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::bucket::Bucket;
 use super::plan::{MIN_RETRY, Urgency};
-use crate::provider::Failure;
+use crate::failure::Failure;
 use crate::token::WorkspaceName;
 use crate::upstream::Budget;
 use std::cmp::Reverse;

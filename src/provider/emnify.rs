@@ -5,10 +5,11 @@
 //! that comes as a 401. The token is an HS384 JWT, so it can't be verified here: its claims are read for its life and
 //! its organisation. Nothing of the upstream's text leaves this module except the token.
 
+use crate::failure::Failure;
 use crate::http::{Cause, Client, Error as UrlError, Head, Request, Response, SendError};
 use crate::jwt::{self, Claims};
 use crate::lifetime::{self, Bounds, Sources};
-use crate::provider::{Failure, FetchError, Fetched, Provider};
+use crate::provider::{FetchError, Fetched, Provider};
 use crate::secret::{AccessToken, LongLivedSecret};
 use crate::token::Presentation;
 use futures_util::future::BoxFuture;
@@ -188,10 +189,16 @@ fn refusal(head: &Head, body: &[u8]) -> FetchError {
 }
 
 fn is_lockout(body: &[u8]) -> bool {
-    serde_json::from_slice::<Refusal>(body).is_ok_and(|refusal| {
+    object::<Refusal>(body).is_some_and(|refusal| {
         refusal.error_code.and_then(|code| code.as_i64()) == Some(TOO_MANY_REQUESTS)
             || refusal.error_token.is_some_and(|t| t == "TooManyRequests")
     })
+}
+
+/// A body that is a JSON object. A derived reader alone would take an array for the fields in order too.
+fn object<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Option<T> {
+    let is_object = body.trim_ascii_start().first() == Some(&b'{');
+    is_object.then(|| serde_json::from_slice(body).ok()).flatten()
 }
 
 fn success(response: &Response, terms: Terms) -> Result<Fetched, FetchError> {
@@ -207,7 +214,7 @@ fn success(response: &Response, terms: Terms) -> Result<Fetched, FetchError> {
 
 fn token(body: &[u8]) -> Result<AccessToken, FetchError> {
     let size = body.len();
-    let Ok(success) = serde_json::from_slice::<Success>(body) else {
+    let Some(success) = object::<Success>(body) else {
         return Err(malformed(format_args!("{size} bytes that are not the documented JSON object")));
     };
     let token = match (success.auth_token.map(AccessToken::new), success.mfa_token) {

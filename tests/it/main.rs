@@ -9,3 +9,7 @@ mod http;
 mod model;
 #[cfg(test)]
 mod provider;
+#[cfg(test)]
+mod sandbox;
+#[cfg(test)]
+mod shell;

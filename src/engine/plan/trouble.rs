@@ -1,7 +1,7 @@
 //! What a failure means for the next attempt: how long to back off, and what callers are told meanwhile. Pure.
 
 use crate::error::{Error, Reason};
-use crate::provider::Failure;
+use crate::failure::Failure;
 use std::time::Duration;
 use tokio::time::Instant;
 

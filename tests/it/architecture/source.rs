@@ -79,6 +79,11 @@ impl File {
         let mut found = Vec::new();
         let mut at = 0;
         while at < self.tokens.len() {
+            if self.text(at) == "pub" && self.text(at + 1) == "(" {
+                // The scope of a `pub(super)` names no import.
+                at = (at..self.tokens.len()).find(|&end| self.text(end) == ")").unwrap_or(self.tokens.len());
+                continue;
+            }
             at = if self.begins_path(at) { self.path(at, &[], &mut found) } else { at + 1 };
         }
         found

@@ -1,0 +1,168 @@
+//! What a person types. Thin: each command is a few lines over the library.
+//!
+//! Output goes to stdout, everything else to stderr. Exit codes: 0 done, 64 wrong usage or configuration, 1 failed.
+
+mod ask;
+mod check_config;
+#[cfg(feature = "sandbox")]
+mod dev;
+mod inspect;
+mod serve;
+
+use clap::{Args, Parser, Subcommand};
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt;
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
+const EXIT_USAGE: u8 = 64;
+
+/// After the drain: what still blocks a thread, such as a name look-up, is not waited for.
+const RUNTIME_END: Duration = Duration::from_secs(1);
+
+/// Hands out short-lived tokens of third-party APIs, one per Workspace, over gRPC. The long-lived secrets stay here.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Try it, with simulated upstreams and nothing to configure:
+  token-broker dev
+  token-broker get demo/emnify
+
+Run it:
+  token-broker check-config token-broker.toml
+  token-broker serve --config token-broker.toml
+
+Use a token:
+  curl -H \"Authorization: Bearer $(token-broker get demo/emnify)\" https://cdn.emnify.net/api/v1/endpoint";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker.
+    Serve {
+        /// The configuration file; docs/configuration.md describes every key.
+        #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_CONFIG")]
+        config: PathBuf,
+    },
+    /// Run the broker with simulated upstreams and sample Workspaces, and print commands to try.
+    #[cfg(feature = "sandbox")]
+    Dev(dev::Options),
+    /// Print the current token of a Workspace, bare, for use in scripts.
+    Get {
+        #[command(flatten)]
+        broker: Broker,
+        #[command(flatten)]
+        get: ask::Get,
+    },
+    /// Decode a JWT's header and claims, verifying nothing. Nothing leaves this machine but the call to the broker.
+    Inspect {
+        #[command(flatten)]
+        broker: Broker,
+        /// The Workspace whose token to decode, or - to read a JWT from standard input.
+        #[arg(value_name = "WORKSPACE|-")]
+        workspace: String,
+    },
+    /// Check a configuration file, report all that is wrong with it, and print what its upstream budgets carry.
+    CheckConfig {
+        /// The configuration file.
+        file: PathBuf,
+    },
+    /// Ask the broker whether it is ready; the exit code is 0 if it is. For a container's health check.
+    Healthcheck {
+        #[command(flatten)]
+        broker: Broker,
+    },
+}
+
+/// Where the broker is.
+#[derive(Debug, Args)]
+#[group(skip)]
+struct Broker {
+    /// The broker's gRPC address.
+    #[arg(long, value_name = "URL", env = "TOKEN_BROKER_ENDPOINT", default_value = "http://127.0.0.1:7700")]
+    endpoint: String,
+    /// How long to wait for an answer, such as 500ms or 5s.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+/// Why a command ends with another code than 0.
+#[derive(Debug)]
+enum Failure {
+    /// The user must change something: exit code 64.
+    Usage(String),
+    /// It did not work: exit code 1.
+    Failed(Box<dyn Error + Send + Sync>),
+}
+
+/// Runs what the arguments say.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let command = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments.command,
+        Err(help_or_error) => return explain(&help_or_error),
+    };
+    match dispatch(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => say(&text, EXIT_USAGE),
+        Err(Failure::Failed(error)) => say(&format!("token-broker: {error}"), 1),
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve { config } => serve::serve(&config),
+        #[cfg(feature = "sandbox")]
+        Command::Dev(options) => dev::dev(options),
+        Command::Get { broker, get } => block_on(ask::get(broker, get)),
+        Command::Inspect { broker, workspace } => block_on(inspect::inspect(broker, workspace)),
+        Command::CheckConfig { file } => check_config::check_config(&file),
+        Command::Healthcheck { broker } => block_on(ask::healthcheck(broker)),
+    }
+}
+
+/// Runs a command that waits for the network.
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_timeout(RUNTIME_END);
+    result
+}
+
+/// Help and version go to stdout with code 0, wrong usage to stderr with code 64.
+fn explain(error: &clap::Error) -> ExitCode {
+    match (error.print(), error.use_stderr()) {
+        (Ok(()), false) => ExitCode::SUCCESS,
+        (Ok(()), true) => ExitCode::from(EXIT_USAGE),
+        (Err(_closed), _) => ExitCode::FAILURE,
+    }
+}
+
+/// Prints one line, or several, to stdout. A closed pipe is no failure of ours.
+fn print(text: impl fmt::Display) -> Result<(), Failure> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+fn say(text: &str, code: u8) -> ExitCode {
+    match writeln!(io::stderr().lock(), "{text}") {
+        // With stderr gone the exit code still tells.
+        Ok(()) | Err(_) => ExitCode::from(code),
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}

@@ -1,0 +1,51 @@
+//! `get` and `healthcheck`: one question to a running broker.
+
+use super::{Broker, Failure, print};
+use crate::client::{Client, Token};
+use clap::Args;
+use serde_json::json;
+use std::time::{Duration, SystemTime};
+
+/// What to get.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct Get {
+    /// The Workspace.
+    workspace: String,
+    /// Print everything about the token as JSON, not the bare token.
+    #[arg(long)]
+    json: bool,
+    /// The least time that the token must still be valid, such as 5m.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    min_validity: Option<Duration>,
+}
+
+pub(super) async fn get(broker: Broker, get: Get) -> Result<(), Failure> {
+    let client = Client::connect(&broker.endpoint, broker.timeout).await?;
+    let token = client.get_token(&get.workspace, get.min_validity).await?;
+    if get.json { print(format_args!("{:#}", as_json(&get.workspace, &token))) } else { print(token.value.expose()) }
+}
+
+pub(super) async fn healthcheck(broker: Broker) -> Result<(), Failure> {
+    let client = Client::connect(&broker.endpoint, broker.timeout).await?;
+    if client.is_serving("").await? {
+        return print("serving");
+    }
+    Err(Failure::Failed("the broker is not ready".into()))
+}
+
+fn as_json(workspace: &str, token: &Token) -> serde_json::Value {
+    let at = |time: Option<SystemTime>| time.map(|time| humantime::format_rfc3339_millis(time).to_string());
+    json!({
+        "workspace": workspace,
+        "value": token.value.expose(),
+        "token_type": token.token_type,
+        "header_name": token.header_name,
+        "expires_at": at(token.expires_at),
+        "refresh_after": at(token.refresh_after),
+        "valid_for_seconds": token.valid_for.as_secs_f64(),
+        "generation": token.generation,
+        "fingerprint": token.fingerprint,
+        "source": token.source,
+    })
+}

@@ -1,0 +1,21 @@
+//! `check-config`: all that is wrong with a configuration, or what it amounts to.
+
+use super::{Failure, print};
+use crate::config::{Config, Environment, explain};
+use std::path::Path;
+
+pub(super) fn check_config(file: &Path) -> Result<(), Failure> {
+    let config = load(file)?;
+    for warning in &config.warnings {
+        print(format_args!("warning: {warning}"))?;
+    }
+    for line in explain(&config) {
+        print(line)?;
+    }
+    print(format_args!("{}: ok", file.display()))
+}
+
+/// Reads a configuration as `serve` does too.
+pub(super) fn load(file: &Path) -> Result<Config, Failure> {
+    Config::load(file, &Environment::of_process()).map_err(|problems| Failure::Usage(problems.to_string()))
+}

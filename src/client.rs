@@ -1,0 +1,144 @@
+//! The broker's own client, for the command line: one call, one connection, every wait bounded.
+
+use crate::grpc::pb;
+use crate::grpc::pb::token_service_client::TokenServiceClient;
+use crate::secret::AccessToken;
+use prost_types::Timestamp;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt as _;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The largest answer that is read, in bytes.
+const MAX_RESPONSE: usize = 256 * 1024;
+
+/// A connection to a broker.
+#[derive(Debug, Clone)]
+pub struct Client {
+    channel: Channel,
+    timeout: Duration,
+}
+
+/// A token as the broker handed it out.
+#[derive(Debug)]
+pub struct Token {
+    /// The token itself.
+    pub value: AccessToken,
+    /// The scheme before it.
+    pub token_type: String,
+    /// The header that carries it.
+    pub header_name: String,
+    /// When the broker stops trusting it.
+    pub expires_at: Option<SystemTime>,
+    /// When to ask again.
+    pub refresh_after: Option<SystemTime>,
+    /// What was left of it when the broker answered.
+    pub valid_for: Duration,
+    /// Orders tokens of one Workspace.
+    pub generation: u64,
+    /// Names it.
+    pub fingerprint: String,
+    /// `CACHE` or `EXCHANGED`.
+    pub source: &'static str,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is not one.
+    #[error("{0:?} is not an address such as http://127.0.0.1:7700")]
+    Endpoint(String),
+    /// Nobody answers there.
+    #[error("can't reach the broker at {0}; is it running?")]
+    Unreachable(String),
+    /// The broker says no.
+    #[error("{0}")]
+    Refused(String),
+    /// The broker's answer lacks something that it must hold.
+    #[error("the broker's answer holds no token")]
+    Incomplete,
+}
+
+impl Client {
+    /// Connects. `timeout` bounds each call.
+    pub async fn connect(endpoint: &str, timeout: Duration) -> Result<Self, Error> {
+        let parsed = Endpoint::from_shared(endpoint.to_owned());
+        let parsed = parsed.map_err(|_invalid| Error::Endpoint(endpoint.to_owned()))?;
+        if parsed.uri().scheme().is_none() || parsed.uri().authority().is_none() {
+            return Err(Error::Endpoint(endpoint.to_owned()));
+        }
+        let channel = parsed.connect_timeout(CONNECT_TIMEOUT).timeout(timeout).connect().await;
+        let channel = channel.map_err(|_transport| Error::Unreachable(endpoint.to_owned()))?;
+        Ok(Self { channel, timeout })
+    }
+
+    /// `TokenService.GetToken`.
+    pub async fn get_token(&self, workspace: &str, min_validity: Option<Duration>) -> Result<Token, Error> {
+        let mut service = TokenServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE);
+        let mut request = Request::new(pb::GetTokenRequest {
+            workspace: workspace.to_owned(),
+            min_validity: min_validity.and_then(|validity| validity.try_into().ok()),
+        });
+        request.set_timeout(self.timeout);
+        let response = service.get_token(request).await.map_err(|status| refused(&status))?;
+        Token::read(response.into_inner())
+    }
+
+    /// `grpc.health.v1.Health/Check`: whether the service is SERVING. The empty name stands for the whole broker.
+    pub async fn is_serving(&self, service: &str) -> Result<bool, Error> {
+        let mut health = HealthClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE);
+        let mut request = Request::new(HealthCheckRequest { service: service.to_owned() });
+        request.set_timeout(self.timeout);
+        let response = health.check(request).await.map_err(|status| refused(&status))?;
+        Ok(response.into_inner().status() == ServingStatus::Serving)
+    }
+}
+
+impl Token {
+    fn read(response: pb::GetTokenResponse) -> Result<Self, Error> {
+        let source = match response.source() {
+            pb::TokenSource::Unspecified => "UNSPECIFIED",
+            pb::TokenSource::Cache => "CACHE",
+            pb::TokenSource::Exchanged => "EXCHANGED",
+        };
+        let valid_for = response.valid_for.and_then(|left| left.try_into().ok()).unwrap_or_default();
+        let token = response.token.filter(|token| !token.value.is_empty()).ok_or(Error::Incomplete)?;
+        Ok(Self {
+            value: AccessToken::new(token.value),
+            token_type: token.token_type,
+            header_name: token.header_name,
+            expires_at: token.expires_at.and_then(time),
+            refresh_after: token.refresh_after.and_then(time),
+            valid_for,
+            generation: token.generation,
+            fingerprint: token.fingerprint,
+            source,
+        })
+    }
+}
+
+fn time(timestamp: Timestamp) -> Option<SystemTime> {
+    timestamp.try_into().ok()
+}
+
+/// The broker's words, with the reason that programs go by and when to try again.
+fn refused(status: &Status) -> Error {
+    let mut text = format!("{:?}", status.code());
+    if let Some(info) = status.get_details_error_info() {
+        // Writing to a String can't fail.
+        let _infallible = write!(text, " ({})", info.reason);
+    }
+    let _infallible = write!(text, ": {}", status.message());
+    if let Some(delay) = status.get_details_retry_info().and_then(|info| info.retry_delay) {
+        let _infallible = write!(text, "; try again in {:.1} s", delay.as_secs_f64());
+    }
+    if status.code() == Code::Unimplemented {
+        text.push_str("; is this a token-broker?");
+    }
+    Error::Refused(text)
+}

@@ -1,0 +1,93 @@
+//! The gRPC face: what services call. The wire stops here: only this module and its children name generated types.
+//!
+//! Assembled from the inside out: services, then per call a deadline, a request id, and its metrics. What a message must
+//! hold is checked in `convert`; what a failure looks like is decided in `status`.
+
+mod convert;
+mod deadline;
+mod health;
+pub mod pb;
+mod status;
+mod token_service;
+
+use crate::broker::Broker;
+use crate::clock::Clock;
+use crate::readiness::Readiness;
+use crate::supervisor::Supervisor;
+use crate::telemetry::request::RequestIds;
+use crate::telemetry::rpc::RpcMetrics;
+use axum::Router;
+use deadline::Deadlines;
+use health::HealthService;
+use pb::token_service_server::TokenServiceServer;
+use std::fmt;
+use token_service::TokenApi;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+
+pub use status::error_table;
+
+/// The largest request message, in bytes.
+const MAX_REQUEST: usize = 16 * 1024;
+/// The largest response message, in bytes: a token of 8 KiB with its companions fits many times.
+const MAX_RESPONSE: usize = 256 * 1024;
+
+/// The paths that are served, for the metrics.
+pub const METHODS: [&str; 3] =
+    ["/tokenbroker.v1.TokenService/GetToken", "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
+
+/// Whether `grpc.reflection.v1` is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reflection {
+    /// Clients may ask for the schema.
+    On,
+    /// They may not.
+    Off,
+}
+
+/// What the gRPC face is made of.
+pub struct Parts {
+    /// The way to a token.
+    pub broker: Broker,
+    /// To judge a token once more as it is handed over.
+    pub clock: Clock,
+    /// What health answers.
+    pub readiness: Readiness,
+    /// Ends health streams at the drain.
+    pub supervisor: Supervisor,
+    /// Counts calls.
+    pub metrics: RpcMetrics,
+    /// Names requests.
+    pub request_ids: RequestIds,
+    /// Whether the schema can be asked for.
+    pub reflection: Reflection,
+}
+
+/// The routes, ready for a listener.
+pub fn routes(parts: Parts) -> Router {
+    let Parts { broker, clock, readiness, supervisor, metrics, request_ids, reflection } = parts;
+    let tokens = TokenServiceServer::new(TokenApi::new(broker, clock))
+        .max_decoding_message_size(MAX_REQUEST)
+        .max_encoding_message_size(MAX_RESPONSE);
+    let health = HealthServer::new(HealthService::new(readiness, supervisor))
+        .max_decoding_message_size(MAX_REQUEST)
+        .max_encoding_message_size(MAX_RESPONSE);
+    let mut services = Routes::new(tokens).add_service(health);
+    if reflection == Reflection::On {
+        match tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+        {
+            Ok(service) => services = services.add_service(service.max_decoding_message_size(MAX_REQUEST)),
+            Err(error) => tracing::error!(%error, "reflection can't be served"),
+        }
+    }
+    services.prepare().into_axum_router().layer(Deadlines).layer(request_ids).layer(metrics)
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("reflection", &self.reflection).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,119 @@
+//! The caller's deadline, from `grpc-timeout`: absent 10 s, at most 30 s. Bounds the whole of a unary call, the reading
+//! of its request included; a stream is bounded until it starts.
+
+use crate::error::{Error, Reason};
+use http::{HeaderMap, Request, Response};
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+use tower::{Layer, Service};
+
+const DEFAULT: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(30);
+/// The handler answers at the deadline itself, and says more; this is for what never reaches it.
+const SLACK: Duration = Duration::from_millis(100);
+
+/// Until when the caller waits: an extension of every request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline(pub(super) Instant);
+
+/// The layer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadlines;
+
+/// A service whose calls end.
+#[derive(Debug, Clone)]
+pub(super) struct Bounded<S>(S);
+
+impl<S> Layer<S> for Deadlines {
+    type Service = Bounded<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Bounded(inner)
+    }
+}
+
+impl<S, B, C> Service<Request<B>> for Bounded<S>
+where
+    S: Service<Request<B>, Response = Response<C>, Error = Infallible>,
+    S::Future: Send + 'static,
+    C: Default,
+{
+    type Response = Response<C>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let deadline = Instant::now() + wanted(request.headers());
+        request.extensions_mut().insert(Deadline(deadline));
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            match timeout_at(deadline + SLACK, answer).await {
+                Ok(answer) => answer,
+                Err(_elapsed) => {
+                    let status: Status = Error::new(Reason::Deadline).into();
+                    Ok(status.into_http::<C>())
+                }
+            }
+        })
+    }
+}
+
+/// What the caller allows, cut to what the broker allows. Nonsense counts as nothing said.
+fn wanted(headers: &HeaderMap) -> Duration {
+    let given = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
+    given.unwrap_or(DEFAULT).min(LONGEST)
+}
+
+/// `1S`, `500m`: at most eight digits and a unit (gRPC over HTTP/2, "Timeout").
+fn parse(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let digits = Some(digits).filter(|digits| digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_digit()))?;
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_clamped_and_nonsense_is_ignored() {
+        let rows = [
+            ("0n", Duration::ZERO),
+            ("500m", Duration::from_millis(500)),
+            ("2S", Duration::from_secs(2)),
+            ("99999999H", LONGEST),
+            ("100000000H", DEFAULT),
+            ("-1S", DEFAULT),
+            ("", DEFAULT),
+            ("S", DEFAULT),
+            ("1", DEFAULT),
+            ("1 S", DEFAULT),
+            ("1s", DEFAULT),
+            ("+1S", DEFAULT),
+        ];
+        for (text, expected) in rows {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            assert_eq!(wanted(&headers), expected, "{text:?}");
+        }
+        assert_eq!(wanted(&HeaderMap::new()), DEFAULT);
+    }
+}

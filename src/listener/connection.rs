@@ -1,0 +1,159 @@
+//! One connection, from its first byte to its end.
+
+use super::guard::Guarded;
+use super::limits::{Http2Limits, Limits};
+use super::{Peer, Protocol};
+use crate::supervisor::Supervisor;
+use axum::Router;
+use axum::response::Response;
+use axum::routing::future::RouteFuture;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service as HyperService;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{sleep, timeout};
+use tower::Service as _;
+
+/// The client's preface of HTTP/2 (RFC 9113 §3.4) in bytes.
+const HTTP2_PREFACE: usize = 24;
+
+/// A connection that is about to be served.
+pub(super) struct Connection {
+    pub(super) peer: Peer,
+    pub(super) protocol: Protocol,
+    pub(super) limits: Arc<Limits>,
+    pub(super) age: Duration,
+    pub(super) routes: Router,
+    pub(super) supervisor: Supervisor,
+}
+
+/// Serves HTTP/2 on a stream that is already there, in the same way as a listener does, until it ends. For tests that
+/// need no port; such a connection has exactly [`Limits::max_age`].
+pub async fn serve_io<I>(io: I, peer: Peer, limits: Limits, routes: Router, supervisor: Supervisor)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = Connection {
+        peer,
+        protocol: Protocol::Http2,
+        age: limits.max_age,
+        limits: Arc::new(limits),
+        routes,
+        supervisor,
+    };
+    connection.serve(io).await;
+}
+
+impl Connection {
+    /// Serves until the peer goes, or was asked to go and did, or is cut.
+    pub(super) async fn serve<I>(self, io: I)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // What belongs to this connection ends with it, whoever ends it.
+        let (scoped, _guard) = self.supervisor.scope();
+        let limits = &self.limits;
+        let requests = Requests { routes: self.routes.clone(), peer: self.peer };
+        let first_bytes = match self.protocol {
+            Protocol::Http2 => HTTP2_PREFACE,
+            Protocol::Http1 => 1,
+        };
+        let io = Guarded::new(io, first_bytes, limits.first_bytes, limits.write_stall);
+        let io = TokioIo::new(io);
+        match self.protocol {
+            Protocol::Http2 => {
+                let connection = http2(&limits.http2, scoped).serve_connection(io, requests);
+                self.live(connection).await;
+            }
+            Protocol::Http1 => {
+                let connection = http1(limits).serve_connection(io, requests);
+                self.live(connection).await;
+            }
+        }
+    }
+
+    async fn live<C>(&self, connection: C)
+    where
+        C: GracefulConnection<Error = hyper::Error> + Send,
+    {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return self.note(ended),
+            () = sleep(self.age) => {}
+            () = self.supervisor.draining() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        match timeout(self.limits.grace, connection).await {
+            Ok(ended) => self.note(ended),
+            Err(_elapsed) => {
+                tracing::debug!(peer = %self.peer.addr, "cut: the peer did not go in time");
+            }
+        }
+    }
+
+    /// Errors of a connection are the peer's affair: worth a line only to whoever looks for them.
+    fn note(&self, ended: Result<(), hyper::Error>) {
+        if let Err(error) = ended {
+            tracing::debug!(peer = %self.peer.addr, %error, "the connection failed");
+        }
+    }
+}
+
+/// Hands the requests of one connection to the routes, with the peer as an extension.
+#[derive(Clone)]
+struct Requests {
+    routes: Router,
+    peer: Peer,
+}
+
+impl HyperService<Request<Incoming>> for Requests {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = RouteFuture<Infallible>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        // A router is always ready, so nobody has to ask it.
+        self.routes.clone().call(request)
+    }
+}
+
+fn http2(limits: &Http2Limits, executor: Supervisor) -> http2::Builder<Supervisor> {
+    let mut builder = http2::Builder::new(executor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_concurrent_streams)
+        .max_header_list_size(limits.max_header_list_size)
+        .header_table_size(limits.header_table_size)
+        .max_frame_size(limits.max_frame_size)
+        .adaptive_window(false)
+        .initial_stream_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_send_buf_size(limits.max_send_buffer)
+        .max_pending_accept_reset_streams(limits.max_pending_accept_reset_streams)
+        .max_local_error_reset_streams(limits.max_local_error_reset_streams)
+        .keep_alive_interval(limits.keep_alive_interval)
+        .keep_alive_timeout(limits.keep_alive_timeout)
+        // gRPC has no use for it.
+        .auto_date_header(false);
+    builder
+}
+
+fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read)
+        .max_headers(limits.http1_headers)
+        .max_buf_size(limits.http1_buffer)
+        .keep_alive(true)
+        .half_close(false);
+    builder
+}

@@ -1,0 +1,163 @@
+//! A stream that fails when its peer is silent at the start or stops reading: the two waits that hyper does not bound.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// Wraps the stream of a connection.
+#[derive(Debug)]
+pub(super) struct Guarded<T> {
+    io: T,
+    /// Until the first bytes have come.
+    first: Option<FirstBytes>,
+    write_stall: Duration,
+    /// Runs while the peer takes no bytes.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+struct FirstBytes {
+    missing: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl<T> Guarded<T> {
+    /// Reads fail unless `first_bytes` bytes come `within` this time; writes fail once stalled for `write_stall`.
+    pub(super) fn new(io: T, first_bytes: usize, within: Duration, write_stall: Duration) -> Self {
+        let first = FirstBytes { missing: first_bytes, deadline: Box::pin(sleep(within)) };
+        Self { io, first: Some(first), write_stall, stalled: None }
+    }
+
+    /// Passes the outcome of a write on, unless it has been pending for too long.
+    fn bound<R>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let limit = self.write_stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(timed_out("the peer does not read")))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut this.io).poll_read(cx, buf);
+        let Some(first) = &mut this.first else {
+            return outcome;
+        };
+        let read = buf.filled().len() - before;
+        first.missing = first.missing.saturating_sub(read);
+        if first.missing == 0 {
+            this.first = None;
+        } else if first.deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(timed_out("the first bytes did not come in time")));
+        }
+        outcome
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.bound(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.bound(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.io).poll_flush(cx);
+        this.bound(cx, outcome)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.io).poll_shutdown(cx);
+        this.bound(cx, outcome)
+    }
+}
+
+fn timed_out(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::time::Instant;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_dribble_do_not_move_the_deadline() {
+        let (mut peer, io) = duplex(64);
+        let mut guarded = Guarded::new(io, 24, 3 * SECOND, SECOND);
+        let begun = Instant::now();
+        let dribble = async {
+            loop {
+                sleep(SECOND / 2).await;
+                peer.write_all(b"P").await.unwrap();
+            }
+        };
+        let mut buffer = [0; 64];
+        let read = async {
+            while guarded.read(&mut buffer).await? > 0 {}
+            io::Result::Ok(())
+        };
+        tokio::select! {
+            () = dribble => unreachable!(),
+            outcome = read => assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::TimedOut),
+        }
+        assert_eq!(begun.elapsed(), 3 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_may_be_silent_once_it_has_spoken() {
+        let (mut peer, io) = duplex(64);
+        let mut guarded = Guarded::new(io, 24, SECOND, SECOND);
+        peer.write_all(&[b'P'; 24]).await.unwrap();
+        guarded.read_exact(&mut [0; 24]).await.unwrap();
+        sleep(100 * SECOND).await;
+        peer.write_all(b"x").await.unwrap();
+        assert_eq!(guarded.read_u8().await.unwrap(), b'x');
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_slowly_is_kept_and_one_that_stops_is_cut() {
+        let (mut peer, io) = duplex(64);
+        let mut guarded = Guarded::new(io, 24, SECOND, 2 * SECOND);
+        let slow = async {
+            for _ in 0..4 {
+                sleep(SECOND).await;
+                peer.read_exact(&mut [0; 64]).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(guarded.write_all(&[0; 64 * 5]), slow);
+        written.unwrap();
+        let begun = Instant::now();
+        let outcome = guarded.write_all(b"x").await;
+        assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed(), 2 * SECOND);
+    }
+}

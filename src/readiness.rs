@@ -1,0 +1,144 @@
+//! Whether this replica should be sent calls.
+//!
+//! Whatever must be there first holds a [`Latch`] and drops it once it is. Ready means: no latch is held and no drain
+//! has begun. Promises: readers never block and never miss the last change. Must not know who asks, nor what the latches
+//! stand for; readiness never depends on an upstream.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// What is still missing. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    ready: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// One entry per latch that is held; a name may stand here twice.
+    held: Vec<&'static str>,
+    draining: bool,
+}
+
+/// Keeps the process unready until it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping a latch releases it"]
+pub struct Latch {
+    name: &'static str,
+    readiness: Readiness,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Readiness {
+    /// Ready at once: take the latches before anybody looks.
+    pub fn new() -> Self {
+        Self(Arc::new(Shared { state: Mutex::default(), ready: watch::Sender::new(true) }))
+    }
+
+    /// Unready until the latch is dropped.
+    pub fn latch(&self, name: &'static str) -> Latch {
+        self.change(|state| state.held.push(name));
+        Latch { name, readiness: self.clone() }
+    }
+
+    /// Unready for good: the first step of a shutdown.
+    pub fn drain(&self) {
+        self.change(|state| state.draining = true);
+    }
+
+    /// Whether calls should be sent here now.
+    pub fn is_ready(&self) -> bool {
+        *self.0.ready.borrow()
+    }
+
+    /// Follows [`Self::is_ready`].
+    pub fn subscribe(&self) -> watch::Receiver<bool> {
+        self.0.ready.subscribe()
+    }
+
+    /// What keeps the process unready: names of latches, and `draining`.
+    pub fn reasons(&self) -> Vec<&'static str> {
+        let state = self.lock();
+        let mut reasons = state.held.clone();
+        if state.draining {
+            reasons.push("draining");
+        }
+        reasons
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let now = state.held.is_empty() && !state.draining;
+        // Sent under the lock, so that two changes can't be told in the wrong order.
+        self.0.ready.send_if_modified(|ready| std::mem::replace(ready, now) != now);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Latch {
+    fn drop(&mut self) {
+        self.readiness.change(|state| {
+            if let Some(at) = state.held.iter().position(|name| *name == self.name) {
+                state.held.remove(at);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_the_last_latch_is_dropped() {
+        let readiness = Readiness::new();
+        let follower = readiness.subscribe();
+        let engine = readiness.latch("engine");
+        let first = readiness.latch("listener");
+        let second = readiness.latch("listener");
+        drop(engine);
+        drop(second);
+        assert_eq!(readiness.reasons(), ["listener"]);
+        assert!(!readiness.is_ready() && !*follower.borrow());
+        drop(first);
+        assert!(readiness.reasons().is_empty());
+        assert!(readiness.is_ready() && *follower.borrow());
+    }
+
+    #[test]
+    fn draining_is_for_good() {
+        let readiness = Readiness::new();
+        assert!(readiness.is_ready());
+        readiness.drain();
+        drop(readiness.latch("engine"));
+        assert!(!readiness.is_ready());
+        assert_eq!(readiness.reasons(), ["draining"]);
+    }
+
+    #[test]
+    fn followers_hear_changes_and_only_changes() {
+        let readiness = Readiness::new();
+        let mut follower = readiness.subscribe();
+        let latch = readiness.latch("engine");
+        assert!(follower.has_changed().unwrap());
+        follower.mark_unchanged();
+        let second = readiness.latch("policy");
+        drop(second);
+        assert!(!follower.has_changed().unwrap());
+        drop(latch);
+        assert!(follower.has_changed().unwrap());
+    }
+}

@@ -1,0 +1,186 @@
+//! Simulated upstreams over HTTP, for the tests and the `dev` command; the feature `sandbox` builds them in.
+//!
+//! The simulated emnify keeps to its documentation and to recorded traffic, down to the order of the claims; the
+//! official SDK works against it unchanged. Faults are set per organisation, over `/_control` or by a [`Control`]. It
+//! keeps its own clock, which stamps `iat`, `exp` and every `Date`.
+//!
+//! Promises that nothing outlives [`Sandbox::run`]: it owns every connection and ends them all. Must not be used for
+//! anything of value: its secrets are known to everybody. Knows nothing of the broker.
+
+mod connection;
+mod control;
+mod counters;
+mod emnify;
+mod faults;
+mod issued;
+mod jwt;
+mod limits;
+mod world;
+
+pub use control::Control;
+pub use counters::{Calls, Counters};
+pub use emnify::{Organisation, Refresh, User};
+pub use faults::{Answer, Cut, CutAt, CutBy, Fault, Route, Scope};
+pub use limits::{Limits, RetryAfter};
+pub use world::ApiKey;
+
+use crate::clock::Clock;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// How long the accept loop rests when the machine has no more connections to give.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// What a sandbox is at its beginning, and after a reset.
+#[derive(Clone)]
+pub struct Settings {
+    /// Who exists.
+    pub organisations: Vec<Organisation>,
+    /// Who may log in with a password.
+    pub users: Vec<User>,
+    /// Lockout and rate limit.
+    pub limits: Limits,
+    /// The `api_key` claim.
+    pub api_key: ApiKey,
+    /// Whether a JWT may create and change application tokens.
+    pub management: Management,
+    /// What a refresh token is worth.
+    pub refresh: Refresh,
+    /// What JWTs are signed with. The same in every sandbox unless set, so that tokens outlive a restart.
+    pub signing_key: Vec<u8>,
+    /// More connections than this wait to be accepted.
+    pub max_connections: usize,
+}
+
+/// Whether application tokens can be made and revoked with a JWT of an application token. Not documented at emnify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Management {
+    /// They can.
+    #[default]
+    Allowed,
+    /// 403.
+    Forbidden,
+}
+
+impl Default for Settings {
+    /// Two organisations, with the two lifetimes that were seen at emnify.
+    fn default() -> Self {
+        let four_hours = Duration::from_secs(14_400);
+        let a_week = Duration::from_secs(604_800);
+        Self {
+            organisations: vec![
+                Organisation::new(1, "Sandbox One", "sandbox-application-token-1", four_hours),
+                Organisation::new(2, "Sandbox Two", "sandbox-application-token-2", a_week),
+            ],
+            users: Vec::new(),
+            limits: Limits::default(),
+            api_key: ApiKey::default(),
+            management: Management::default(),
+            refresh: Refresh::default(),
+            signing_key: b"the sandbox guards nothing".to_vec(),
+            max_connections: 1_024,
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("organisations", &self.organisations)
+            .field("users", &self.users)
+            .field("limits", &self.limits)
+            .field("api_key", &self.api_key)
+            .field("management", &self.management)
+            .field("refresh", &self.refresh)
+            .field("max_connections", &self.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A simulated upstream that has its address and waits to be run.
+#[derive(Debug)]
+pub struct Sandbox {
+    listener: TcpListener,
+    address: SocketAddr,
+    control: Control,
+    max_connections: usize,
+}
+
+impl Sandbox {
+    /// Takes the address; connections wait until [`Self::run`].
+    pub async fn bind(address: SocketAddr, settings: Settings, clock: Clock) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self {
+            address: listener.local_addr()?,
+            listener,
+            max_connections: settings.max_connections,
+            control: Control::new(settings, clock),
+        })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What sets faults and counts.
+    pub fn handle(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Serves until `stop` is done, then drops every connection where it stands.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send) {
+        let router = router(&self.control);
+        let mut stop = pin!(stop);
+        let mut connections = JoinSet::new();
+        loop {
+            let has_room = connections.len() < self.max_connections;
+            tokio::select! {
+                () = &mut stop => break,
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a sandbox connection panicked");
+                    }
+                }
+                accepted = self.listener.accept(), if has_room => match accepted {
+                    Ok((stream, peer)) => {
+                        connections.spawn(connection::serve(stream, peer.ip(), router.clone()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the sandbox can't accept a connection");
+                        tokio::time::sleep(ACCEPT_REST).await;
+                    }
+                },
+            }
+        }
+        connections.shutdown().await;
+    }
+}
+
+fn router(control: &Control) -> Router {
+    Router::new()
+        .nest("/_control", control::routes::router(control.clone()))
+        .merge(emnify::router(control))
+        .layer(from_fn_with_state(control.clone(), date))
+}
+
+/// Every answer has a `Date`; those of the API have theirs already.
+async fn date(State(control): State<Control>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if !response.headers().contains_key(header::DATE)
+        && let Some(date) = world::http_date(control.now())
+    {
+        response.headers_mut().insert(header::DATE, date);
+    }
+    response
+}
