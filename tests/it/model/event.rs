@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use std::time::Duration;
-use token_broker::provider::Failure;
+use token_broker::failure::Failure;
 
 /// How the upstream treats one Workspace from now on.
 #[derive(Debug, Clone, Copy, PartialEq)]

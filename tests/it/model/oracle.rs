@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 use token_broker::engine::{Served, Source};
 use token_broker::error::{Error, Reason};
-use token_broker::provider::Failure;
+use token_broker::failure::Failure;
 use token_broker::token::Fingerprint;
 use tokio::time::Instant;
 
@@ -125,6 +125,7 @@ struct Ask {
     deadline: Instant,
     /// The token that it must get at once.
     due: Option<Fingerprint>,
+    stepped_ms: i64,
 }
 
 /// See the module.
@@ -370,7 +371,8 @@ impl Oracle {
             self.known[workspace].nudges += 1;
         }
         self.asked += 1;
-        self.asks.insert(self.asked, Ask { workspace, want, at, deadline: at + patience, due });
+        let (deadline, stepped_ms) = (at + patience, self.stepped_ms);
+        self.asks.insert(self.asked, Ask { workspace, want, at, deadline, due, stepped_ms });
         self.asked
     }
 
@@ -488,8 +490,11 @@ impl Oracle {
             self.object(rule, format!("{:?} in answer to {ask:?}", error.reason));
         }
         let valid = workspace.and_then(|workspace| self.valid(workspace));
+        // A wall clock stepped back may make a token valid again: who waits already is not told.
+        let stepped_back = self.stepped_ms < ask.stepped_ms;
         if let (Some(held), Want::Token { min_validity }) = (valid, ask.want)
             && min_validity.is_zero()
+            && !stepped_back
         {
             self.object(Rule::ValidNotServed, format!("{:?} beside {held:?}: {ask:?}", error.reason));
         }
@@ -505,7 +510,7 @@ impl Oracle {
             Reason::TenantMismatch => known.last_failure != Some(Failure::TenantMismatch),
             Reason::UpstreamMalformed => known.last_failure != Some(Failure::Malformed),
             Reason::LifetimeUnsatisfiable => match ask.want {
-                Want::Token { min_validity } => known.learned.is_none_or(|learned| min_validity <= learned),
+                Want::Token { min_validity } => known.learned.is_none_or(|life| min_validity <= life - self.serve_margin.min(life / 10)),
                 Want::Replacement { .. } => true,
             },
             Reason::RenewalTooSoon => held.is_none() || known.last_start.is_none_or(|last| now >= last + self.min_gap),

@@ -118,7 +118,7 @@ impl Request {
 
     /// Without the hook's output: these panics are no news.
     fn panic(self) -> ! {
-        self.end(Outcome::Failed(token_broker::provider::Failure::Malformed));
+        self.end(Outcome::Failed(token_broker::failure::Failure::Malformed));
         std::panic::resume_unwind(Box::new("as it was told"))
     }
 }
