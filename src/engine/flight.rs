@@ -117,7 +117,7 @@ struct Flight {
 impl Flight {
     async fn fly(self, provider: Arc<dyn Provider>, cancel: CancellationToken) {
         let limit = self.entry.dispatch.limits.timeout;
-        // The call itself may panic too, before there is a future.
+        // Within the guard from the first call on: a panic that gets past it would keep the flight's place for ever.
         let exchange = AssertUnwindSafe(async { provider.exchange().await }).catch_unwind();
         let outcome = cancel.run_until_cancelled(timeout(limit, exchange)).await;
         let answer = match outcome {

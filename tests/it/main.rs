@@ -8,6 +8,8 @@ mod engine;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod provider;
 #[cfg(test)]
 mod sandbox;

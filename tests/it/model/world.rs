@@ -1,0 +1,388 @@
+//! One sequence against one engine: does each step to the engine and to the oracle in the same breath.
+
+use super::event::{self, Event, LONGEST_RETRY_AFTER, Mood, Settle};
+use super::oracle::{Objection, Oracle, Rule, Site, Want};
+use super::upstream::{Account, Fake, lock};
+use fastrand::Rng;
+use futures_util::FutureExt as _;
+use prometheus_client::registry::Registry;
+use std::collections::VecDeque;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use token_broker::clock::Clock;
+use token_broker::engine::{Engine, Limits, Metrics, Settings, Workspace};
+use token_broker::provider::Provider;
+use token_broker::secret::AccessToken;
+use token_broker::supervisor::Supervisor;
+use token_broker::token::{Fingerprint, WorkspaceName};
+use token_broker::upstream::{Budget, KeepWarm, UpstreamName};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
+use tokio::time::{Instant, advance, sleep};
+
+const STEPS: usize = 40;
+/// A long time passes in so many jumps: the engine's timers fire late then, as on a machine under load.
+const JUMPS: u32 = 40;
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// After this without a deed every back-off and every breaker is over, and every budget full.
+const ALL_FORGIVEN: Duration = Duration::from_secs(600 + LONGEST_RETRY_AFTER.as_secs() * 11 / 10);
+
+/// What the test does wrong on purpose, to see that the oracle objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sabotage {
+    None,
+    /// Tokens die at half the life that the upstream says.
+    ShortLives,
+    HiddenDelete,
+    HiddenFreeze,
+    HiddenRekey,
+    /// The Workspaces share one account.
+    SharedAccount,
+    /// Callers wait longer than they said.
+    LatePatience,
+    /// The engine believes in a budget ten times as large, and in twice the cap.
+    WrongLimits,
+    /// Reports name another token than the caller thinks.
+    WrongReports,
+    /// A request that the engine knows nothing of.
+    StrayRequest,
+    /// The upstream never gets well.
+    NeverWell,
+    /// The engine's clock is stepped, the oracle's is not.
+    HiddenStep,
+}
+
+/// What a sequence came to.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) objections: Vec<Objection>,
+    /// What was done, up to the first objection.
+    pub(super) trace: Vec<String>,
+    pub(super) exchanges: usize,
+    pub(super) served: u64,
+    pub(super) refused: u64,
+    pub(super) reasons: Vec<&'static str>,
+}
+
+struct World {
+    sabotage: Sabotage,
+    clock: Clock,
+    engine: Engine,
+    oracle: Arc<Mutex<Oracle>>,
+    accounts: Vec<Arc<Mutex<Account>>>,
+    upstreams: Vec<UpstreamName>,
+    places: Vec<(WorkspaceName, usize, KeepWarm)>,
+    callers: JoinSet<()>,
+    waiting: VecDeque<(u64, AbortHandle)>,
+    trace: Vec<String>,
+}
+
+/// Runs one sequence on its own paused runtime.
+pub(super) fn run(seed: u64, sabotage: Sabotage) -> Run {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut rng = Rng::with_seed(seed);
+        let mut world = World::new(&mut rng, sabotage);
+        let events = event::sequence(&mut rng, world.places.len(), STEPS);
+        world.play(&events).await;
+        world.into_run()
+    })
+}
+
+impl World {
+    fn new(rng: &mut Rng, sabotage: Sabotage) -> Self {
+        let (clock, supervisor) = (Clock::simulated(), Supervisor::new());
+        let serve_margin = Duration::from_secs(5);
+        let min_gap = Duration::from_secs(10);
+        let max_waiters = if rng.bool() { 2 } else { 100 };
+        let settings = Settings { serve_margin, min_gap, max_waiters, max_workspaces: 10, seed: rng.u64(..) };
+        let engine = Engine::new(clock.clone(), supervisor, settings, Metrics::register(&mut Registry::default()));
+        let mut upstreams = Vec::new();
+        let mut sites = Vec::new();
+        for index in 0..rng.usize(1..=2) {
+            let site = Site {
+                max_concurrent: rng.usize(1..=3),
+                logins: rng.usize(8..=60),
+                per: Duration::from_secs(rng.u64(60..=300)),
+                timeout: TIMEOUT,
+            };
+            let name = UpstreamName::parse(&format!("upstream-{index}")).unwrap();
+            engine.add_upstream(name.clone(), limits(site, sabotage));
+            upstreams.push(name);
+            sites.push(site);
+        }
+        let mut trace = vec![format!("{settings:?}"), format!("{sites:?}")];
+        let mut oracle = Oracle::new(serve_margin, min_gap, sites);
+        let mut accounts = Vec::new();
+        let mut places = Vec::new();
+        for index in 0..rng.usize(2..=3) {
+            let upstream = rng.usize(..upstreams.len());
+            let keep_warm = if rng.bool() { KeepWarm::Always } else { KeepWarm::WhileUsed };
+            trace.push(format!("workspace {index} at upstream {upstream}, {keep_warm:?}"));
+            places.push((WorkspaceName::parse(&format!("team/{index}")).unwrap(), upstream, keep_warm));
+            oracle.add(upstream);
+            let mut account = Account::new(index, rng.fork());
+            account.truth = if sabotage == Sabotage::ShortLives { 0.5 } else { 1.0 };
+            accounts.push(Arc::new(Mutex::new(account)));
+        }
+        let oracle = Arc::new(Mutex::new(oracle));
+        let (callers, waiting) = (JoinSet::new(), VecDeque::new());
+        let mut world = Self { sabotage, clock, engine, oracle, accounts, upstreams, places, callers, waiting, trace };
+        for workspace in 0..world.places.len() {
+            world.create(workspace);
+        }
+        world
+    }
+
+    async fn play(&mut self, events: &[(Event, Settle)]) {
+        for (event, settle) in events {
+            let at = self.clock.now().mono;
+            self.act(*event).await;
+            match *settle {
+                Settle::Not => {}
+                Settle::Turns(turns) => {
+                    for _ in 0..turns {
+                        yield_now().await;
+                    }
+                }
+                Settle::Wholly => rest().await,
+            }
+            let took = self.clock.now().mono - at;
+            self.trace.push(format!("{event:?}, {settle:?} (took {took:?})"));
+            self.look();
+            if !lock(&self.oracle).objections.is_empty() {
+                return;
+            }
+        }
+        self.get_well().await;
+        let mut oracle = lock(&self.oracle);
+        oracle.check_budgets();
+        oracle.check_loops();
+    }
+
+    async fn act(&mut self, event: Event) {
+        match event {
+            Event::Ask { workspace, min_validity, patience } => self.ask(Some(workspace), min_validity, patience),
+            Event::AskForNobody => self.ask(None, Duration::ZERO, Duration::from_secs(10)),
+            Event::Report { workspace, right, patience } => self.report(workspace, right, patience),
+            Event::GoAway => self.go_away(),
+            Event::Mood { workspace, mood, latency } => self.set_mood(workspace, mood, latency),
+            Event::StepWall { by_ms } => self.step_wall(by_ms),
+            Event::Pass { time } => self.pass(time).await,
+            Event::Create { workspace } => self.create(workspace),
+            Event::Delete { workspace } => self.delete(workspace),
+            Event::Freeze { workspace } => self.freeze(workspace),
+            Event::Unfreeze { workspace } => self.unfreeze(workspace),
+            Event::Rekey { workspace } => self.rekey(workspace),
+        }
+    }
+
+    fn ask(&mut self, workspace: Option<usize>, min_validity: Duration, patience: Duration) {
+        let name =
+            workspace.map_or_else(|| WorkspaceName::parse("nobody").unwrap(), |index| self.places[index].0.clone());
+        self.call(workspace, Want::Token { min_validity }, patience, name, None);
+    }
+
+    fn report(&mut self, workspace: usize, right: bool, patience: Duration) {
+        let other = Fingerprint::of(&AccessToken::new("a token of long ago"));
+        let rejected = lock(&self.oracle).held(workspace).filter(|_| right).unwrap_or(other);
+        let meant = if self.sabotage == Sabotage::WrongReports { other } else { rejected };
+        let name = self.places[workspace].0.clone();
+        self.call(Some(workspace), Want::Replacement { rejected: meant }, patience, name, Some(rejected));
+    }
+
+    fn call(
+        &mut self,
+        workspace: Option<usize>,
+        want: Want,
+        patience: Duration,
+        name: WorkspaceName,
+        rejected: Option<Fingerprint>,
+    ) {
+        let (engine, oracle) = (self.engine.clone(), Arc::clone(&self.oracle));
+        let ask = lock(&oracle).asked(workspace, want, patience);
+        let extra = if self.sabotage == Sabotage::LatePatience { Duration::from_millis(7) } else { Duration::ZERO };
+        let deadline = Instant::now() + patience + extra;
+        let mut future = Box::pin(async move {
+            let answer = match (want, rejected) {
+                (_, Some(rejected)) => engine.report(&name, rejected, deadline).await,
+                (Want::Token { min_validity }, None) => engine.get(&name, min_validity, deadline).await,
+                (Want::Replacement { rejected }, None) => engine.report(&name, rejected, deadline).await,
+            };
+            lock(&oracle).answered(ask, &answer);
+        });
+        // The first look belongs to the moment of asking.
+        if (&mut future).now_or_never().is_none() {
+            self.waiting.push_back((ask, self.callers.spawn(future)));
+        }
+    }
+
+    fn go_away(&mut self) {
+        while let Some((ask, caller)) = self.waiting.pop_front() {
+            if lock(&self.oracle).went_away(ask) {
+                caller.abort();
+                return;
+            }
+        }
+    }
+
+    fn set_mood(&mut self, workspace: usize, mood: Mood, latency: Duration) {
+        let mut account = lock(&self.accounts[workspace]);
+        account.mood = mood;
+        account.latency = latency;
+        drop(account);
+        if self.sabotage == Sabotage::StrayRequest && lock(&self.oracle).exists(workspace) {
+            let provider = self.provider(workspace, 1, 1);
+            drop(provider.exchange());
+        }
+    }
+
+    fn step_wall(&mut self, by_ms: i64) {
+        self.clock.step_wall_ms(by_ms);
+        if self.sabotage != Sabotage::HiddenStep {
+            lock(&self.oracle).stepped_ms += by_ms;
+        }
+    }
+
+    /// Millisecond by millisecond while it matters, in jumps when a long time passes with nobody waiting.
+    async fn pass(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        if time <= Duration::from_secs(20) {
+            return sleep(time).await;
+        }
+        while lock(&self.oracle).anybody_waits() && Instant::now() < end {
+            sleep(Duration::from_millis(250)).await;
+        }
+        let jump = end.saturating_duration_since(Instant::now()) / JUMPS;
+        let jump = Duration::from_millis(u64::try_from(jump.as_millis()).unwrap());
+        for _ in 0..JUMPS {
+            advance(jump).await;
+            rest().await;
+        }
+    }
+
+    fn provider(&self, workspace: usize, incarnation: u64, key: u64) -> Arc<dyn Provider> {
+        let account = if self.sabotage == Sabotage::SharedAccount { 0 } else { workspace };
+        let account = Arc::clone(&self.accounts[account]);
+        Arc::new(Fake { account, oracle: Arc::clone(&self.oracle), workspace, incarnation, key })
+    }
+
+    fn create(&mut self, workspace: usize) {
+        if lock(&self.oracle).exists(workspace) {
+            return;
+        }
+        let (name, upstream, keep_warm) = self.places[workspace].clone();
+        let upstream = self.upstreams[upstream].clone();
+        let (incarnation, key) = lock(&self.oracle).created(workspace);
+        let provider = self.provider(workspace, incarnation, key);
+        if self.sabotage == Sabotage::HiddenDelete {
+            self.engine.delete(&name);
+        }
+        self.engine.put(Workspace { name, upstream, keep_warm, provider }).unwrap();
+    }
+
+    fn delete(&mut self, workspace: usize) {
+        let there = lock(&self.oracle).exists(workspace);
+        lock(&self.oracle).deleted(workspace);
+        if self.sabotage != Sabotage::HiddenDelete {
+            assert_eq!(self.engine.delete(&self.places[workspace].0), there);
+        }
+    }
+
+    fn freeze(&mut self, workspace: usize) {
+        let there = lock(&self.oracle).exists(workspace);
+        if there {
+            lock(&self.oracle).frozen(workspace);
+        }
+        if self.sabotage != Sabotage::HiddenFreeze {
+            assert_eq!(self.engine.freeze(&self.places[workspace].0), there);
+        }
+    }
+
+    fn unfreeze(&mut self, workspace: usize) {
+        let there = lock(&self.oracle).exists(workspace);
+        if there {
+            lock(&self.oracle).unfrozen(workspace);
+        }
+        assert_eq!(self.engine.unfreeze(&self.places[workspace].0), there || self.sabotage == Sabotage::HiddenDelete);
+    }
+
+    fn rekey(&mut self, workspace: usize) {
+        if !lock(&self.oracle).exists(workspace) {
+            return;
+        }
+        let (incarnation, key) = lock(&self.oracle).rekeyed(workspace);
+        let provider = self.provider(workspace, incarnation, key);
+        if self.sabotage != Sabotage::HiddenRekey {
+            assert!(self.engine.rekey(&self.places[workspace].0, provider));
+        }
+    }
+
+    /// However it went: once the upstreams are well again and time has passed, every Workspace is served.
+    async fn get_well(&mut self) {
+        for workspace in 0..self.places.len() {
+            let mood = if self.sabotage == Sabotage::NeverWell { Mood::Hangs } else { Mood::Fresh };
+            self.set_mood(workspace, mood, Duration::from_millis(20));
+            self.create(workspace);
+            self.unfreeze(workspace);
+        }
+        self.pass(ALL_FORGIVEN).await;
+        self.look();
+        for workspace in 0..self.places.len() {
+            self.see_it_served(workspace).await;
+        }
+        let waiting = self.places.iter().filter_map(|(name, ..)| self.engine.snapshot(name)).map(|s| s.waiters);
+        let waiting: usize = waiting.sum();
+        if waiting > 0 {
+            lock(&self.oracle).object(Rule::Stuck, format!("{waiting} waiters are counted, and nobody waits"));
+        }
+    }
+
+    /// A few tries: the first finds out that an upstream that was down is back.
+    async fn see_it_served(&mut self, workspace: usize) {
+        for _ in 0..6 {
+            let before = lock(&self.oracle).served;
+            self.ask(Some(workspace), Duration::ZERO, Duration::from_secs(5));
+            sleep(Duration::from_secs(6)).await;
+            self.look();
+            if lock(&self.oracle).served > before {
+                return;
+            }
+        }
+        lock(&self.oracle).object(Rule::Stuck, format!("{workspace} is not served though its upstream is well"));
+    }
+
+    fn look(&mut self) {
+        let mut oracle = lock(&self.oracle);
+        oracle.check_waiting();
+        self.waiting.retain(|(ask, _)| oracle.is_waiting(*ask));
+    }
+
+    fn into_run(self) -> Run {
+        let mut oracle = lock(&self.oracle);
+        Run {
+            objections: std::mem::take(&mut oracle.objections),
+            trace: self.trace.clone(),
+            exchanges: oracle.exchanges(),
+            served: oracle.served,
+            refused: oracle.refused.values().sum(),
+            reasons: oracle.refused.keys().map(|reason| reason.as_str()).collect(),
+        }
+    }
+}
+
+fn limits(site: Site, sabotage: Sabotage) -> Limits {
+    let (factor, cap) = if sabotage == Sabotage::WrongLimits { (10, 2) } else { (1, 1) };
+    let logins = u32::try_from(site.logins * factor).unwrap();
+    Limits {
+        max_concurrent: NonZeroUsize::new(site.max_concurrent * cap).unwrap(),
+        budget: Budget { logins: NonZeroU32::new(logins).unwrap(), per: site.per },
+        renew_at: 0.5,
+        timeout: site.timeout,
+    }
+}
+
+/// Time moves on only once every task waits, so after this millisecond all that could be done is done.
+async fn rest() {
+    sleep(Duration::from_millis(1)).await;
+}
