@@ -4,6 +4,8 @@
 mod architecture;
 mod config;
 #[cfg(test)]
+mod holds;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod provider;
