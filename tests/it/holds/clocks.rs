@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 const DEADLINE: Duration = secs(1);
 const PACE: Duration = millis(20);
 /// What a step brings about shows within this time; later logins are renewals by plan.
-const EFFECT: Duration = secs(3);
+const EFFECT: Duration = secs(2);
 /// Whole seconds by which the broker's clock is off, one after the other: each step is an hour.
 const OFFSETS: [i64; 5] = [0, 3_600, 0, -3_600, 0];
 const SKEW_MS: i64 = 300_000;
@@ -64,7 +64,7 @@ async fn the_upstream_s_clock_is_behind() {
 /// Off from the beginning, then right again in one step.
 async fn skewed(skew_ms: i64) {
     let form = Form::of_process();
-    let lives = [form.pick(secs(8), secs(20)), secs(14_400)];
+    let lives = [form.pick(secs(6), secs(20)), secs(14_400)];
     let stand = Stand::start(setup(&lives)).await;
     stand.control.set_fault(Scope::ALL, Fault::Skew(skew_ms));
     let load = Load::start(&stand, lives.len()).await;

@@ -36,7 +36,7 @@ async fn an_upstream_that_hangs_is_left_alone() {
 
 async fn measure(kind: &str, faults: &[Fault]) {
     let form = Form::of_process();
-    let (callers, span) = (form.pick(1_000, 10_000), form.pick(secs(6), secs(20)));
+    let (callers, span) = (form.pick(1_000, 10_000), form.pick(millis(5_500), secs(20)));
     let upstream = "timeout = \"3s\"";
     let stand = Stand::start(Setup { lifetimes: vec![secs(14_400)], upstream, ..Setup::default() }).await;
     for fault in faults {

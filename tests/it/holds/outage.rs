@@ -14,12 +14,18 @@ const DEADLINE: Duration = secs(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_valid_token_outlives_an_upstream_that_answers_503() {
-    measure("503", Fault::status(503)).await;
+    measure("503 after 200 ms", &[Fault::Latency(millis(200)), Fault::status(503)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_valid_token_outlives_an_upstream_that_resets() {
-    measure("reset", Fault::Cut(Cut { at: CutAt::Before, by: CutBy::Reset })).await;
+    measure("reset", &[Fault::Cut(Cut { at: CutAt::Before, by: CutBy::Reset })]).await;
+}
+
+/// What was asked during the outage is never answered, not even after it: the broker's own timeout must end it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_valid_token_outlives_an_upstream_that_is_silent() {
+    measure("silence", &[Fault::Latency(secs(3_600))]).await;
 }
 
 /// An outage as the callers saw it.
@@ -30,10 +36,10 @@ struct Outage {
     recovered: Instant,
 }
 
-async fn measure(kind: &str, fault: Fault) {
+async fn measure(kind: &str, faults: &[Fault]) {
     let form = Form::of_process();
-    let life = form.pick(secs(8), secs(20));
-    let outage = run(form, life, fault).await;
+    let life = form.pick(secs(6), secs(20));
+    let outage = run(form, life, faults).await;
     let Outage { answers, valid_until, recovered } = &outage;
 
     let while_valid: Vec<_> = answers.iter().filter(|answer| answer.at < *valid_until).collect();
@@ -74,16 +80,18 @@ fn down_after(form: Form) -> Duration {
     form.pick(secs(3), secs(10))
 }
 
-async fn run(form: Form, life: Duration, fault: Fault) -> Outage {
+async fn run(form: Form, life: Duration, faults: &[Fault]) -> Outage {
     let (callers, pace) = (form.pick(10, 50), millis(20));
-    let upstream = "shortest_lifetime = \"5s\"";
+    let upstream = "shortest_lifetime = \"5s\"\ntimeout = \"1500ms\"";
     let stand = Stand::start(Setup { lifetimes: vec![life], upstream, ..Setup::default() }).await;
     let fleet = Fleet::connect(stand.address, &stand.control, callers, 4).await;
     let name = workspace(1);
     stand.control.set_fault(Scope::ALL, Fault::Latency(millis(50)));
     let first = fleet.caller(0, &name, DEADLINE).call().await;
     // A caller that keeps the token would not ask again now: the outage covers the whole renewal window.
-    stand.control.set_fault(Scope::ALL, fault);
+    for fault in faults {
+        stand.control.set_fault(Scope::ALL, fault.clone());
+    }
     let valid_for = first.result.as_ref().unwrap().valid_for;
     // The margin in which a token counts as over: 5 s, at most a tenth of its life. Here the life is short.
     let valid_until = first.sent + valid_for - life.mul_f64(0.1).min(secs(5));

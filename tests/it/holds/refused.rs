@@ -18,7 +18,7 @@ const DEADLINE: Duration = secs(1);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_401_for_ten_minutes_costs_three_logins_and_nobody_else() {
     let form = Form::of_process();
-    let span = form.pick(secs(6), secs(600));
+    let span = form.pick(secs(5), secs(600));
     let seen = run(form, span, answer(401, None)).await;
     report("401", format_args!("{WORKSPACES} workspaces for {span:?}: {seen}"));
     assert_eq!((seen.others_failed, seen.expired), (0, 0));
@@ -29,7 +29,7 @@ async fn a_401_for_ten_minutes_costs_three_logins_and_nobody_else() {
 async fn a_429_is_left_alone_for_as_long_as_it_says() {
     const WANTED: u64 = 30;
     let form = Form::of_process();
-    let span = form.pick(secs(6), secs(75));
+    let span = form.pick(secs(5), secs(75));
     let seen = run(form, span, answer(429, Some(WANTED))).await;
     report("429", format_args!("Retry-After: {WANTED}, {WORKSPACES} workspaces for {span:?}: {seen}"));
     assert_eq!((seen.others_failed, seen.expired), (0, 0));
