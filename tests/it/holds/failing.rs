@@ -3,6 +3,7 @@
 use super::load::{Answer, Fleet, Times, reasons};
 use super::stand::{Setup, Stand, workspace};
 use super::{Form, millis, report, secs};
+use std::collections::VecDeque;
 use std::time::Duration;
 use token_broker::sandbox::{Cut, CutAt, CutBy, Fault, Scope};
 use tokio::task::JoinSet;
@@ -55,7 +56,7 @@ async fn measure(kind: &str, faults: &[Fault]) {
     let later = Times::of(each.iter().flat_map(|answers| answers.iter().skip(1)).map(Answer::took));
     let refusals: Vec<_> = each.iter().flatten().filter_map(|answer| answer.result.as_ref().err()).collect();
     let late = each.iter().flatten().map(|answer| answer.took().saturating_sub(DEADLINE)).max().unwrap();
-    let busiest = busiest(stand.control.counters().authenticate_at_ms.iter().copied().collect());
+    let busiest = busiest(&stand.control.counters().authenticate_at_ms);
     report(
         &format!("failing ({kind})"),
         format_args!(
@@ -72,7 +73,7 @@ async fn measure(kind: &str, faults: &[Fault]) {
 }
 
 /// The most logins in any span of [`WINDOW`].
-fn busiest(at_ms: Vec<u64>) -> usize {
+fn busiest(at_ms: &VecDeque<u64>) -> usize {
     let window = u64::try_from(WINDOW.as_millis()).unwrap();
     let within = |from: u64| at_ms.iter().filter(|at| (from..from + window).contains(*at)).count();
     at_ms.iter().map(|from| within(*from)).max().unwrap_or_default()

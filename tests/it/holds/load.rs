@@ -30,7 +30,7 @@ const OVERDUE: Duration = secs(20);
 
 /// Connections to one broker.
 pub(super) struct Fleet {
-    callers: Vec<TokenServiceClient<Wire>>,
+    clients: Vec<TokenServiceClient<Wire>>,
     control: Control,
     _connections: JoinSet<hyper::Result<()>>,
 }
@@ -75,26 +75,26 @@ pub(super) struct Refusal {
 impl Fleet {
     /// As many connections as so many callers at once need, and at least `least`.
     pub(super) async fn connect(address: SocketAddr, control: &Control, callers: usize, least: usize) -> Self {
-        let mut fleet = Self { callers: Vec::new(), control: control.clone(), _connections: JoinSet::new() };
+        let (mut clients, mut connections) = (Vec::new(), JoinSet::new());
         let origin: http::Uri = format!("http://{address}").parse().unwrap();
         for _ in 0..callers.div_ceil(STREAMS).max(least) {
             let stream = TcpStream::connect(address).await.unwrap();
             stream.set_nodelay(true).unwrap();
             let (send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-            fleet._connections.spawn(connection);
-            fleet.callers.push(TokenServiceClient::with_origin(Wire(send), origin.clone()));
+            connections.spawn(connection);
+            clients.push(TokenServiceClient::with_origin(Wire(send), origin.clone()));
         }
-        fleet
+        Self { clients, control: control.clone(), _connections: connections }
     }
 
     /// The nth caller; they take the connections in turn.
     pub(super) fn caller(&self, nth: usize, workspace: &str, deadline: Duration) -> Caller {
-        let client = self.callers[nth % self.callers.len()].clone();
+        let client = self.clients[nth % self.clients.len()].clone();
         Caller { client, control: self.control.clone(), workspace: workspace.into(), deadline }
     }
 
     pub(super) fn connections(&self) -> usize {
-        self.callers.len()
+        self.clients.len()
     }
 }
 
