@@ -227,19 +227,26 @@ impl Plan {
         Answer::Serve
     }
 
-    /// Joins the flight, or asks for one unless a back-off or a gap forbids it.
+    /// Joins the flight, or asks for one, unless a failure that is remembered or a gap forbids it.
     fn wait_for_exchange(&mut self, now: Now, too_soon: Error) -> Answer {
+        if let Some(trouble) = self.trouble.as_ref().filter(|trouble| self.is_answered_by(trouble, now)) {
+            let probe = trouble.is_transient() && self.flight == Flight::Grounded;
+            return Answer::Refuse { error: trouble.error(now.mono), probe };
+        }
         if self.flight != Flight::Grounded {
             return Answer::Wait;
-        }
-        if let Some(trouble) = self.trouble.as_ref().filter(|trouble| now.mono < trouble.retry_at()) {
-            return Answer::Refuse { error: trouble.error(now.mono), probe: trouble.is_transient() };
         }
         if too_soon.retry_after.is_some_and(|gap| !gap.is_zero()) {
             return refuse(too_soon);
         }
         self.flight = Flight::Queued;
         Answer::Wait
+    }
+
+    /// A failure that is remembered is the answer, also while an attempt finds out whether the upstream is back: an
+    /// upstream that is slow to fail, or silent, would otherwise keep everybody waiting for each attempt in turn.
+    fn is_answered_by(&self, trouble: &Trouble, now: Now) -> bool {
+        now.mono < trouble.retry_at() || (self.flight == Flight::Flying && trouble.is_transient())
     }
 
     fn arrived(&mut self, now: Now, ticket: Ticket, arrived: Arrived, chance: Chance) -> Landing {

@@ -6,6 +6,8 @@ mod config;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod holds;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod model;
