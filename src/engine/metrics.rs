@@ -48,9 +48,9 @@ impl Metrics {
         registry.register("exchanges", "Exchanges with upstreams, by outcome", exchanges.clone());
         registry.register_with_unit("exchange", "How long exchanges took", Unit::Seconds, seconds.clone());
         // A statement each: `get_or_create` returns a guard of the family's lock, and the second would wait for the first.
-        let cached = served.get_or_create(&From { source: "cache" }).clone();
-        let exchanged = served.get_or_create(&From { source: "exchanged" }).clone();
-        Self { cached, exchanged, exchanges, seconds }
+        let from_cache = served.get_or_create(&From { source: "cache" }).clone();
+        let from_upstream = served.get_or_create(&From { source: "exchanged" }).clone();
+        Self { cached: from_cache, exchanged: from_upstream, exchanges, seconds }
     }
 
     pub(super) fn served(&self, source: Source) {
