@@ -308,3 +308,6 @@ impl Streak {
         self.of = Some(workspace.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ async fn promise_06_renewal_starts_at_half_the_life_give_or_take_a_tenth() {
     let after: Vec<_> = providers.iter().map(|provider| provider.times()[1] - provider.times()[0]).collect();
     let (first, last) = (after.iter().min().unwrap(), after.iter().max().unwrap());
     assert!(*first >= 27 * MINUTE && *last <= 33 * MINUTE + secs(2), "{first:?} {last:?}");
-    assert!(*last - *first > 4 * MINUTE, "spread over the whole range: {first:?} {last:?}");
+    assert!(*last > *first + 4 * MINUTE, "spread over the whole range: {first:?} {last:?}");
     assert!(after.iter().collect::<HashSet<_>>().len() > 50, "never together");
 }
 
@@ -85,14 +85,14 @@ async fn promise_06_the_same_token_again_causes_no_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn promise_06_the_same_token_for_days_costs_few_exchanges() {
+async fn promise_06_the_same_token_for_hours_costs_few_exchanges() {
     let world = World::new();
     let upstream = world.upstream("one", limits());
     let provider = world.put(&upstream, "a", KeepWarm::Always);
-    provider.then(Outcome::Token(2 * DAY)).answers(Outcome::Same(2 * DAY));
-    pass(2 * DAY - MINUTE).await;
+    provider.then(Outcome::Token(12 * HOUR)).answers(Outcome::Same(12 * HOUR));
+    pass(719 * MINUTE).await;
     assert!((5..=15).contains(&provider.count()), "{}", provider.count());
-    provider.answers(Outcome::Token(2 * DAY));
+    provider.answers(Outcome::Token(12 * HOUR));
     pass(MINUTE).await;
     assert_eq!(world.get("a").await.unwrap().source, Source::Cache, "the next one came without anybody waiting");
 }
@@ -149,7 +149,7 @@ async fn promise_08_an_unread_workspace_is_let_go_after_a_lifetime_and_comes_bac
     world.get("a").await.unwrap();
     pass(58 * MINUTE).await;
     assert_eq!(upstream.count(), 2, "still wanted for a lifetime after the last read");
-    pass(20 * HOUR).await;
+    pass(8 * HOUR).await;
     assert!(upstream.count() <= 4, "{}", upstream.count());
     assert_eq!(world.state("a"), State::Idle);
     let before = upstream.count();
@@ -185,8 +185,8 @@ async fn promise_08_kept_always_warm_needs_no_reader() {
     let upstream = world.upstream("one", limits());
     upstream.answers(Outcome::Token(HOUR));
     world.put(&upstream, "a", KeepWarm::Always);
-    pass(20 * HOUR).await;
-    assert!((36..=45).contains(&upstream.count()), "{}", upstream.count());
+    pass(8 * HOUR).await;
+    assert!((14..=18).contains(&upstream.count()), "{}", upstream.count());
     assert_eq!(world.get("a").await.unwrap().source, Source::Cache);
 }
 
