@@ -22,7 +22,7 @@ pub(super) fn renew_at(validity: Validity, floor: f64, chance: Chance) -> Instan
 }
 
 /// The moment at which this fraction of the life is over, at the latest shortly before the token can't be served.
-pub(super) fn at_fraction(validity: Validity, fraction: f64) -> Instant {
+fn at_fraction(validity: Validity, fraction: f64) -> Instant {
     let latest = validity.lifetime.saturating_sub(validity.margin).mul_f64(LATEST);
     let wanted = validity.lifetime.mul_f64(fraction.clamp(0.0, 1.0));
     validity.started.mono + wanted.min(latest)
@@ -48,3 +48,6 @@ pub(super) fn demand_of(lifetime: Duration) -> u64 {
     let millis = lifetime.as_millis().max(1);
     u64::try_from(1_000_000_000_000 / millis).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

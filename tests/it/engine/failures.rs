@@ -1,7 +1,7 @@
 //! Promises 10 and 11: what failures mean for the next exchange, and for those who ask meanwhile.
 
 use super::fake::Outcome;
-use super::world::{HOUR, MINUTE, World, budget, fullest, least_gap, limits, ms, name, pass, reason, secs};
+use super::world::{HOUR, MINUTE, World, budget, fullest, least_gap, limits, ms, name, pass, secs};
 use std::sync::Arc;
 use std::time::Duration;
 use token_broker::engine::Limits;
@@ -205,6 +205,7 @@ async fn promise_11_an_outage_long_over_is_not_held_against_the_first_to_ask() {
     }
     world.workspace(&upstream, "e");
     assert!(world.get("e").await.is_err());
+    pass(HOUR).await;
     upstream.answers(Outcome::Token(HOUR));
     pass(5 * HOUR).await;
     world.workspace(&upstream, "new");

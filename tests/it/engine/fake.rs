@@ -126,11 +126,6 @@ impl FakeProvider {
         self.own().default = Some(outcome);
     }
 
-    /// As the upstream does for others.
-    pub(super) fn answers_as_usual(&self) {
-        self.own().default = None;
-    }
-
     /// Once, before anything else; several are answered in their order.
     pub(super) fn then(&self, outcome: Outcome) -> &Self {
         self.own().specials.push_back(outcome);
