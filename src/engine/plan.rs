@@ -286,11 +286,13 @@ impl Plan {
         renew_at
     }
 
-    /// The upstream gave the same token again: ask for the next one later in its life, and remember to.
+    /// The upstream gave the same token again: ask for the next one later in its life, and remember to. Half of what is
+    /// left, each time: a fixed latest moment would be passed long before the end of a long life, and from there on
+    /// nothing but `min_gap` would lie between two vain attempts.
     fn after_no_progress(&mut self, validity: Validity, now: Now) -> Instant {
         self.renew_floor = schedule::later_than(validity, now);
-        let late = schedule::at_fraction(validity, self.renew_floor);
-        late.max(now.mono + self.min_gap().max(MIN_RETRY))
+        let left = validity.remaining(now).saturating_sub(validity.margin);
+        now.mono + (left / 2).max(self.min_gap()).max(MIN_RETRY)
     }
 
     fn try_new_credential(&mut self) {
