@@ -27,7 +27,7 @@ mod world;
 
 use oracle::Rule;
 use std::collections::BTreeSet;
-use world::{Run, Sabotage, run};
+use world::{Run, Sabotage, run, run_vigil};
 
 const FIRST_SEED: u64 = 20_260_000;
 const SEQUENCES: u64 = 10_000;
@@ -58,6 +58,15 @@ fn the_engine_keeps_to_the_naive_model() {
 }
 
 #[test]
+fn the_same_token_again_and_again_is_no_loop() {
+    for seed in FIRST_SEED..FIRST_SEED + 20 {
+        let run = run_vigil(seed);
+        assert!(run.objections.is_empty(), "{}", tell(seed, &run));
+        assert!(run.exchanges > 5, "only {} exchanges", run.exchanges);
+    }
+}
+
+#[test]
 fn the_oracle_objects_when_something_is_wrong() {
     let wrongs = [
         (Sabotage::ShortLives, Rule::Expired),
@@ -73,6 +82,8 @@ fn the_oracle_objects_when_something_is_wrong() {
         (Sabotage::StrayRequest, Rule::Abandoned),
         (Sabotage::NeverWell, Rule::Stuck),
         (Sabotage::HiddenStep, Rule::ValidNotServed),
+        (Sabotage::OneGeneration, Rule::Generation),
+        (Sabotage::OtherFailures, Rule::WrongAnswer),
     ];
     for (sabotage, rule) in wrongs {
         let objects = |seed: u64| run(seed, sabotage).objections.iter().any(|objection| objection.rule == rule);

@@ -510,7 +510,9 @@ impl Oracle {
             Reason::TenantMismatch => known.last_failure != Some(Failure::TenantMismatch),
             Reason::UpstreamMalformed => known.last_failure != Some(Failure::Malformed),
             Reason::LifetimeUnsatisfiable => match ask.want {
-                Want::Token { min_validity } => known.learned.is_none_or(|life| min_validity <= life - self.serve_margin.min(life / 10)),
+                Want::Token { min_validity } => {
+                    known.learned.is_none_or(|life| min_validity <= life - self.serve_margin.min(life / 10))
+                }
                 Want::Replacement { .. } => true,
             },
             Reason::RenewalTooSoon => held.is_none() || known.last_start.is_none_or(|last| now >= last + self.min_gap),
