@@ -39,7 +39,7 @@ fn the_engine_keeps_to_the_naive_model() {
     let seeds = one.map_or(FIRST_SEED..FIRST_SEED + count, |seed| seed..seed + 1);
     let (mut exchanges, mut served, mut refused) = (0, 0, 0);
     let mut reasons = BTreeSet::new();
-    for seed in seeds.clone() {
+    for seed in seeds {
         let run = run(seed, Sabotage::None);
         assert!(run.objections.is_empty(), "{}", tell(seed, &run));
         exchanges += run.exchanges;

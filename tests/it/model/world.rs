@@ -195,39 +195,33 @@ impl World {
     }
 
     fn ask(&mut self, workspace: Option<usize>, min_validity: Duration, patience: Duration) {
-        let name =
-            workspace.map_or_else(|| WorkspaceName::parse("nobody").unwrap(), |index| self.places[index].0.clone());
-        self.call(workspace, Want::Token { min_validity }, patience, name, None);
+        let want = Want::Token { min_validity };
+        self.call(workspace, want, want, patience);
     }
 
     fn report(&mut self, workspace: usize, right: bool, patience: Duration) {
         let other = Fingerprint::of(&AccessToken::new("a token of long ago"));
         let rejected = lock(&self.oracle).held(workspace).filter(|_| right).unwrap_or(other);
         let meant = if self.sabotage == Sabotage::WrongReports { other } else { rejected };
-        let name = self.places[workspace].0.clone();
-        self.call(Some(workspace), Want::Replacement { rejected: meant }, patience, name, Some(rejected));
+        let (want, told) = (Want::Replacement { rejected: meant }, Want::Replacement { rejected });
+        self.call(Some(workspace), want, told, patience);
     }
 
-    fn call(
-        &mut self,
-        workspace: Option<usize>,
-        want: Want,
-        patience: Duration,
-        name: WorkspaceName,
-        rejected: Option<Fingerprint>,
-    ) {
+    /// One caller: what it wants, and what the engine is told of it.
+    fn call(&mut self, workspace: Option<usize>, want: Want, told: Want, patience: Duration) {
+        let nobody = || WorkspaceName::parse("nobody").unwrap();
+        let name = workspace.map_or_else(nobody, |index| self.places[index].0.clone());
         let (engine, oracle) = (self.engine.clone(), Arc::clone(&self.oracle));
         let ask = lock(&oracle).asked(workspace, want, patience);
         let extra = if self.sabotage == Sabotage::LatePatience { Duration::from_millis(7) } else { Duration::ZERO };
         let deadline = Instant::now() + patience + extra;
         let tampers = self.sabotage == Sabotage::OneGeneration;
         let mut future = Box::pin(async move {
-            let answer = match (want, rejected) {
-                (_, Some(rejected)) => engine.report(&name, rejected, deadline).await,
-                (Want::Token { min_validity }, None) => engine.get(&name, min_validity, deadline).await,
-                (Want::Replacement { rejected }, None) => engine.report(&name, rejected, deadline).await,
+            let answer = match told {
+                Want::Token { min_validity } => engine.get(&name, min_validity, deadline).await,
+                Want::Replacement { rejected } => engine.report(&name, rejected, deadline).await,
             };
-            let answer = if tampers { answer.map(as_the_first) } else { answer };
+            let answer = if tampers { answer.map(|served| as_the_first(&served)) } else { answer };
             lock(&oracle).answered(ask, &answer);
         });
         // The first look belongs to the moment of asking.
@@ -387,12 +381,12 @@ impl World {
     }
 }
 
-fn as_the_first(served: Served) -> Served {
+fn as_the_first(served: &Served) -> Served {
     let Token { workspace, fingerprint, .. } = &*served.token;
     let (workspace, fingerprint) = (workspace.clone(), *fingerprint);
     let (value, presentation) = (AccessToken::new("-"), Presentation::bearer());
     let token = Arc::new(Token { workspace, value, presentation, generation: 1, fingerprint });
-    Served { token, ..served }
+    Served { token, ..served.clone() }
 }
 
 fn limits(site: Site, sabotage: Sabotage) -> Limits {
