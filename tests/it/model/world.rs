@@ -22,7 +22,7 @@ use tokio::time::{Instant, advance, sleep};
 
 const STEPS: usize = 40;
 /// A long time passes in so many jumps: the engine's timers fire late then, as on a machine under load.
-const JUMPS: u32 = 40;
+const JUMPS: u32 = 30;
 const VIGIL_JUMP: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// After this without a deed every back-off and every breaker is over, and every budget full.
@@ -265,7 +265,7 @@ impl World {
             return sleep(time).await;
         }
         while lock(&self.oracle).anybody_waits() && Instant::now() < end {
-            sleep(Duration::from_millis(250)).await;
+            sleep(Duration::from_secs(1)).await;
         }
         let left = end.saturating_duration_since(Instant::now());
         jump(left, left / JUMPS).await;
@@ -350,10 +350,12 @@ impl World {
 
     /// A few tries: the first finds out that an upstream that was down is back.
     async fn see_it_served(&mut self, workspace: usize) {
-        for _ in 0..6 {
+        for _ in 0..8 {
             let before = lock(&self.oracle).served;
-            self.ask(Some(workspace), Duration::ZERO, Duration::from_secs(5));
-            sleep(Duration::from_secs(6)).await;
+            self.ask(Some(workspace), Duration::ZERO, Duration::from_millis(500));
+            if lock(&self.oracle).served == before {
+                sleep(Duration::from_secs(2)).await;
+            }
             self.look();
             if lock(&self.oracle).served > before {
                 return;

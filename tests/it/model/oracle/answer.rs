@@ -97,6 +97,9 @@ impl Oracle {
             }
             _ => self.object(Rule::WrongToken, format!("a token of another workspace: {ask:?}")),
         }
+        if self.valid(workspace).is_none() {
+            self.object(Rule::Expired, format!("a token that is over by the stricter clock: {ask:?}"));
+        }
         let left = self.known[workspace].held.map(|held| self.left(&held)).unwrap_or_default();
         match ask.want {
             Want::Token { min_validity } if left < min_validity => {
