@@ -27,7 +27,7 @@ mod world;
 
 use oracle::Rule;
 use std::collections::BTreeSet;
-use world::{Run, Sabotage, run};
+use world::{Run, Sabotage, run, run_vigil};
 
 const FIRST_SEED: u64 = 20_260_000;
 const SEQUENCES: u64 = 10_000;
@@ -39,7 +39,7 @@ fn the_engine_keeps_to_the_naive_model() {
     let seeds = one.map_or(FIRST_SEED..FIRST_SEED + count, |seed| seed..seed + 1);
     let (mut exchanges, mut served, mut refused) = (0, 0, 0);
     let mut reasons = BTreeSet::new();
-    for seed in seeds.clone() {
+    for seed in seeds {
         let run = run(seed, Sabotage::None);
         assert!(run.objections.is_empty(), "{}", tell(seed, &run));
         exchanges += run.exchanges;
@@ -54,6 +54,15 @@ fn the_engine_keeps_to_the_naive_model() {
         assert!(per_sequence(refused) >= 1, "{refused} refused");
         assert!(per_sequence(exchanges.try_into().unwrap()) >= 5, "{exchanges} exchanges");
         assert_eq!(reasons, refusals(), "every refusal of the engine occurs");
+    }
+}
+
+#[test]
+fn the_same_token_again_and_again_is_no_loop() {
+    for seed in FIRST_SEED..FIRST_SEED + 20 {
+        let run = run_vigil(seed);
+        assert!(run.objections.is_empty(), "{}", tell(seed, &run));
+        assert!(run.exchanges > 5, "only {} exchanges", run.exchanges);
     }
 }
 
@@ -73,6 +82,8 @@ fn the_oracle_objects_when_something_is_wrong() {
         (Sabotage::StrayRequest, Rule::Abandoned),
         (Sabotage::NeverWell, Rule::Stuck),
         (Sabotage::HiddenStep, Rule::ValidNotServed),
+        (Sabotage::OneGeneration, Rule::Generation),
+        (Sabotage::OtherFailures, Rule::WrongAnswer),
     ];
     for (sabotage, rule) in wrongs {
         let objects = |seed: u64| run(seed, sabotage).objections.iter().any(|objection| objection.rule == rule);

@@ -52,6 +52,10 @@ pub(super) enum Event {
     Pass {
         time: Duration,
     },
+    /// Closely: no timer fires much too late.
+    Watch {
+        time: Duration,
+    },
     Create {
         workspace: usize,
     },
@@ -82,6 +86,16 @@ pub(super) enum Settle {
 /// The steps of one sequence.
 pub(super) fn sequence(rng: &mut Rng, workspaces: usize, length: usize) -> Vec<(Event, Settle)> {
     (0..length).map(|_| (event(rng, workspaces), settle(rng))).collect()
+}
+
+/// The first token of each Workspace, and then the same again for half a day.
+pub(super) fn vigil(workspaces: usize) -> Vec<(Event, Settle)> {
+    let latency = Duration::from_millis(20);
+    let ask = |workspace| Event::Ask { workspace, min_validity: Duration::ZERO, patience: Duration::from_secs(10) };
+    let asks = (0..workspaces).map(ask);
+    let moods = (0..workspaces).map(|workspace| Event::Mood { workspace, mood: Mood::Same, latency });
+    let rest = [Event::Watch { time: Duration::from_secs(43_200) }];
+    asks.chain(moods).chain(rest).map(|event| (event, Settle::Wholly)).collect()
 }
 
 fn event(rng: &mut Rng, workspaces: usize) -> Event {

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use token_broker::failure::Failure;
 use token_broker::provider::{FetchError, Fetched, Provider};
 use token_broker::secret::AccessToken;
 use token_broker::token::{Fingerprint, Presentation};
@@ -20,6 +21,8 @@ pub(super) struct Account {
     pub(super) latency: Duration,
     /// Lies: tokens die when this part of the life that was said is over.
     pub(super) truth: f64,
+    /// Lies: tells the oracle of another failure.
+    pub(super) misreports: bool,
     workspace: usize,
     rng: Rng,
     minted: u64,
@@ -50,7 +53,7 @@ enum Draw {
 impl Account {
     pub(super) fn new(workspace: usize, rng: Rng) -> Self {
         let latency = Duration::from_millis(50);
-        Self { mood: Mood::Fresh, latency, truth: 1.0, workspace, rng, minted: 0, last: None }
+        Self { mood: Mood::Fresh, latency, truth: 1.0, misreports: false, workspace, rng, minted: 0, last: None }
     }
 
     /// What is answered this time, decided at its start.
@@ -90,6 +93,7 @@ impl Account {
 struct Request {
     oracle: Arc<Mutex<Oracle>>,
     exchange: usize,
+    misreports: bool,
     ended: bool,
 }
 
@@ -108,7 +112,8 @@ impl Request {
                 Ok(Fetched { value, presentation: Presentation::bearer(), lifetime })
             }
             Draw::Mood(Mood::Fails(failure)) => {
-                self.end(Outcome::Failed(failure));
+                let told = if self.misreports { Failure::Unavailable } else { failure };
+                self.end(Outcome::Failed(told));
                 Err(FetchError::new(failure, "as it was told"))
             }
             Draw::Mood(Mood::Hangs) => std::future::pending().await,
@@ -118,7 +123,7 @@ impl Request {
 
     /// Without the hook's output: these panics are no news.
     fn panic(self) -> ! {
-        self.end(Outcome::Failed(token_broker::failure::Failure::Malformed));
+        self.end(Outcome::Failed(Failure::Malformed));
         std::panic::resume_unwind(Box::new("as it was told"))
     }
 }
@@ -137,7 +142,8 @@ impl Provider for Fake {
             let mut account = lock(&self.account);
             let mut oracle = lock(&self.oracle);
             let exchange = oracle.exchange_started(self.workspace, self.incarnation, self.key);
-            let request = Request { oracle: Arc::clone(&self.oracle), exchange, ended: false };
+            let (oracle_of_request, misreports) = (Arc::clone(&self.oracle), account.misreports);
+            let request = Request { oracle: oracle_of_request, exchange, misreports, ended: false };
             (request, account.draw(&mut oracle), account.latency)
         };
         if let Draw::Mood(Mood::PanicsAtOnce) = draw {

@@ -11,18 +11,19 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use token_broker::clock::Clock;
-use token_broker::engine::{Engine, Limits, Metrics, Settings, Workspace};
+use token_broker::engine::{Engine, Limits, Metrics, Served, Settings, Workspace};
 use token_broker::provider::Provider;
 use token_broker::secret::AccessToken;
 use token_broker::supervisor::Supervisor;
-use token_broker::token::{Fingerprint, WorkspaceName};
+use token_broker::token::{Fingerprint, Presentation, Token, WorkspaceName};
 use token_broker::upstream::{Budget, KeepWarm, UpstreamName};
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, advance, sleep};
 
 const STEPS: usize = 40;
 /// A long time passes in so many jumps: the engine's timers fire late then, as on a machine under load.
-const JUMPS: u32 = 40;
+const JUMPS: u32 = 30;
+const VIGIL_JUMP: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// After this without a deed every back-off and every breaker is over, and every budget full.
 const ALL_FORGIVEN: Duration = Duration::from_secs(600 + LONGEST_RETRY_AFTER.as_secs() * 11 / 10);
@@ -50,6 +51,10 @@ pub(super) enum Sabotage {
     NeverWell,
     /// The engine's clock is stepped, the oracle's is not.
     HiddenStep,
+    /// Every token says that it is the first.
+    OneGeneration,
+    /// The upstream says that every failure was another one.
+    OtherFailures,
 }
 
 /// What a sequence came to.
@@ -77,13 +82,23 @@ struct World {
     trace: Vec<String>,
 }
 
-/// Runs one sequence on its own paused runtime.
+/// Runs one random sequence.
 pub(super) fn run(seed: u64, sabotage: Sabotage) -> Run {
+    run_drawn(seed, sabotage, |rng, workspaces| event::sequence(rng, workspaces, STEPS))
+}
+
+/// Half a day of an upstream that never gives another token while one lives.
+pub(super) fn run_vigil(seed: u64) -> Run {
+    run_drawn(seed, Sabotage::None, |_, workspaces| event::vigil(workspaces))
+}
+
+/// Each on its own paused runtime.
+fn run_drawn(seed: u64, sabotage: Sabotage, draw: impl FnOnce(&mut Rng, usize) -> Vec<(Event, Settle)>) -> Run {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let mut rng = Rng::with_seed(seed);
         let mut world = World::new(&mut rng, sabotage);
-        let events = event::sequence(&mut rng, world.places.len(), STEPS);
+        let events = draw(&mut rng, world.places.len());
         world.play(&events).await;
         world.into_run()
     })
@@ -122,6 +137,7 @@ impl World {
             places.push((WorkspaceName::parse(&format!("team/{index}")).unwrap(), upstream, keep_warm));
             oracle.add(upstream);
             let mut account = Account::new(index, rng.fork());
+            account.misreports = sabotage == Sabotage::OtherFailures;
             account.truth = if sabotage == Sabotage::ShortLives { 0.5 } else { 1.0 };
             accounts.push(Arc::new(Mutex::new(account)));
         }
@@ -169,6 +185,7 @@ impl World {
             Event::Mood { workspace, mood, latency } => self.set_mood(workspace, mood, latency),
             Event::StepWall { by_ms } => self.step_wall(by_ms),
             Event::Pass { time } => self.pass(time).await,
+            Event::Watch { time } => jump(time, VIGIL_JUMP).await,
             Event::Create { workspace } => self.create(workspace),
             Event::Delete { workspace } => self.delete(workspace),
             Event::Freeze { workspace } => self.freeze(workspace),
@@ -178,37 +195,33 @@ impl World {
     }
 
     fn ask(&mut self, workspace: Option<usize>, min_validity: Duration, patience: Duration) {
-        let name =
-            workspace.map_or_else(|| WorkspaceName::parse("nobody").unwrap(), |index| self.places[index].0.clone());
-        self.call(workspace, Want::Token { min_validity }, patience, name, None);
+        let want = Want::Token { min_validity };
+        self.call(workspace, want, want, patience);
     }
 
     fn report(&mut self, workspace: usize, right: bool, patience: Duration) {
         let other = Fingerprint::of(&AccessToken::new("a token of long ago"));
         let rejected = lock(&self.oracle).held(workspace).filter(|_| right).unwrap_or(other);
         let meant = if self.sabotage == Sabotage::WrongReports { other } else { rejected };
-        let name = self.places[workspace].0.clone();
-        self.call(Some(workspace), Want::Replacement { rejected: meant }, patience, name, Some(rejected));
+        let (want, told) = (Want::Replacement { rejected: meant }, Want::Replacement { rejected });
+        self.call(Some(workspace), want, told, patience);
     }
 
-    fn call(
-        &mut self,
-        workspace: Option<usize>,
-        want: Want,
-        patience: Duration,
-        name: WorkspaceName,
-        rejected: Option<Fingerprint>,
-    ) {
+    /// One caller: what it wants, and what the engine is told of it.
+    fn call(&mut self, workspace: Option<usize>, want: Want, told: Want, patience: Duration) {
+        let nobody = || WorkspaceName::parse("nobody").unwrap();
+        let name = workspace.map_or_else(nobody, |index| self.places[index].0.clone());
         let (engine, oracle) = (self.engine.clone(), Arc::clone(&self.oracle));
         let ask = lock(&oracle).asked(workspace, want, patience);
         let extra = if self.sabotage == Sabotage::LatePatience { Duration::from_millis(7) } else { Duration::ZERO };
         let deadline = Instant::now() + patience + extra;
+        let tampers = self.sabotage == Sabotage::OneGeneration;
         let mut future = Box::pin(async move {
-            let answer = match (want, rejected) {
-                (_, Some(rejected)) => engine.report(&name, rejected, deadline).await,
-                (Want::Token { min_validity }, None) => engine.get(&name, min_validity, deadline).await,
-                (Want::Replacement { rejected }, None) => engine.report(&name, rejected, deadline).await,
+            let answer = match told {
+                Want::Token { min_validity } => engine.get(&name, min_validity, deadline).await,
+                Want::Replacement { rejected } => engine.report(&name, rejected, deadline).await,
             };
+            let answer = if tampers { answer.map(|served| as_the_first(&served)) } else { answer };
             lock(&oracle).answered(ask, &answer);
         });
         // The first look belongs to the moment of asking.
@@ -231,7 +244,8 @@ impl World {
         account.mood = mood;
         account.latency = latency;
         drop(account);
-        if self.sabotage == Sabotage::StrayRequest && lock(&self.oracle).exists(workspace) {
+        let stray = self.sabotage == Sabotage::StrayRequest && mood == Mood::Fresh;
+        if stray && lock(&self.oracle).exists(workspace) {
             let provider = self.provider(workspace, 1, 1);
             drop(provider.exchange());
         }
@@ -251,14 +265,10 @@ impl World {
             return sleep(time).await;
         }
         while lock(&self.oracle).anybody_waits() && Instant::now() < end {
-            sleep(Duration::from_millis(250)).await;
+            sleep(Duration::from_secs(1)).await;
         }
-        let jump = end.saturating_duration_since(Instant::now()) / JUMPS;
-        let jump = Duration::from_millis(u64::try_from(jump.as_millis()).unwrap());
-        for _ in 0..JUMPS {
-            advance(jump).await;
-            rest().await;
-        }
+        let left = end.saturating_duration_since(Instant::now());
+        jump(left, left / JUMPS).await;
     }
 
     fn provider(&self, workspace: usize, incarnation: u64, key: u64) -> Arc<dyn Provider> {
@@ -340,10 +350,12 @@ impl World {
 
     /// A few tries: the first finds out that an upstream that was down is back.
     async fn see_it_served(&mut self, workspace: usize) {
-        for _ in 0..6 {
+        for _ in 0..8 {
             let before = lock(&self.oracle).served;
-            self.ask(Some(workspace), Duration::ZERO, Duration::from_secs(5));
-            sleep(Duration::from_secs(6)).await;
+            self.ask(Some(workspace), Duration::ZERO, Duration::from_millis(500));
+            if lock(&self.oracle).served == before {
+                sleep(Duration::from_secs(2)).await;
+            }
             self.look();
             if lock(&self.oracle).served > before {
                 return;
@@ -371,6 +383,14 @@ impl World {
     }
 }
 
+fn as_the_first(served: &Served) -> Served {
+    let Token { workspace, fingerprint, .. } = &*served.token;
+    let (workspace, fingerprint) = (workspace.clone(), *fingerprint);
+    let (value, presentation) = (AccessToken::new("-"), Presentation::bearer());
+    let token = Arc::new(Token { workspace, value, presentation, generation: 1, fingerprint });
+    Served { token, ..served.clone() }
+}
+
 fn limits(site: Site, sabotage: Sabotage) -> Limits {
     let (factor, cap) = if sabotage == Sabotage::WrongLimits { (10, 2) } else { (1, 1) };
     let logins = u32::try_from(site.logins * factor).unwrap();
@@ -379,6 +399,16 @@ fn limits(site: Site, sabotage: Sabotage) -> Limits {
         budget: Budget { logins: NonZeroU32::new(logins).unwrap(), per: site.per },
         renew_at: 0.5,
         timeout: site.timeout,
+    }
+}
+
+/// In whole milliseconds, as the timers are.
+async fn jump(time: Duration, step: Duration) {
+    let step = Duration::from_millis(u64::try_from(step.as_millis()).unwrap().max(1));
+    let end = Instant::now() + time;
+    while Instant::now() + step <= end {
+        advance(step).await;
+        rest().await;
     }
 }
 
