@@ -69,7 +69,8 @@ async fn measure(kind: &str, faults: &[Fault]) {
     );
     assert!((1..=4).contains(&busiest), "{busiest} logins in {WINDOW:?}");
     assert_eq!(refusals.len(), each.iter().flatten().count(), "somebody got a token");
-    form.check_time("past the deadline", late, millis(200));
+    // Ten thousand deadlines come at the same moment, and each is an answer to write and to read.
+    form.check_time("past the deadline", late, secs(1));
 }
 
 /// The most logins in any span of [`WINDOW`].

@@ -6,13 +6,14 @@ use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use token_broker::grpc::pb::token_service_client::TokenServiceClient;
-use token_broker::grpc::pb::{GetTokenRequest, GetTokenResponse, TokenSource};
+use token_broker::grpc::pb::{GetTokenRequest, GetTokenResponse, Token, TokenSource};
 use token_broker::jwt;
 use token_broker::sandbox::Control;
 use tokio::net::TcpStream;
@@ -31,7 +32,7 @@ const OVERDUE: Duration = secs(20);
 /// Connections to one broker.
 pub(super) struct Fleet {
     clients: Vec<TokenServiceClient<Wire>>,
-    control: Control,
+    judge: Judge,
     _connections: JoinSet<hyper::Result<()>>,
 }
 
@@ -43,9 +44,16 @@ pub(super) struct Wire(SendRequest<Body>);
 #[derive(Clone)]
 pub(super) struct Caller {
     client: TokenServiceClient<Wire>,
-    control: Control,
+    judge: Judge,
     workspace: Arc<str>,
     deadline: Duration,
+}
+
+/// Whether a token is over by the upstream's clock. Each is read once, or the reading would be what is measured.
+#[derive(Clone)]
+struct Judge {
+    control: Control,
+    ends: Arc<Mutex<HashMap<String, SystemTime>>>,
 }
 
 /// What came of one call.
@@ -84,13 +92,13 @@ impl Fleet {
             connections.spawn(connection);
             clients.push(TokenServiceClient::with_origin(Wire(send), origin.clone()));
         }
-        Self { clients, control: control.clone(), _connections: connections }
+        Self { clients, judge: Judge::new(control), _connections: connections }
     }
 
     /// The nth caller; they take the connections in turn.
     pub(super) fn caller(&self, nth: usize, workspace: &str, deadline: Duration) -> Caller {
         let client = self.clients[nth % self.clients.len()].clone();
-        Caller { client, control: self.control.clone(), workspace: workspace.into(), deadline }
+        Caller { client, judge: self.judge.clone(), workspace: workspace.into(), deadline }
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -125,7 +133,7 @@ impl Caller {
         let answer = timeout(self.deadline + OVERDUE, self.client.get_token(request)).await;
         let at = Instant::now();
         let result = match answer.expect("no answer long after the deadline") {
-            Ok(response) => Ok(Good::read(response.into_inner(), &self.control)),
+            Ok(response) => Ok(Good::read(response.into_inner(), &self.judge)),
             Err(status) => Err(Refusal::read(&status)),
         };
         Answer { sent, at, result }
@@ -160,23 +168,42 @@ impl Caller {
     }
 }
 
+// === impl Judge ===
+
+impl Judge {
+    fn new(control: &Control) -> Self {
+        Self { control: control.clone(), ends: Arc::default() }
+    }
+
+    fn is_expired(&self, token: &Token) -> bool {
+        let end = {
+            let mut ends = self.ends.lock().unwrap();
+            *ends.entry(token.fingerprint.clone()).or_insert_with(|| {
+                let exp = jwt::claims(&token.value).unwrap().exp.unwrap();
+                UNIX_EPOCH + Duration::from_secs(exp.cast_unsigned())
+            })
+        };
+        end <= self.control.now()
+    }
+}
+
 // === impl Good, Refusal, Answer ===
 
 impl Good {
-    fn read(response: GetTokenResponse, control: &Control) -> Self {
+    fn read(response: GetTokenResponse, judge: &Judge) -> Self {
         let source = response.source();
         let valid_for = response.valid_for.and_then(|left| left.try_into().ok()).unwrap();
         let token = response.token.unwrap();
-        let exp = jwt::claims(&token.value).unwrap().exp.unwrap();
-        let end = UNIX_EPOCH + Duration::from_secs(exp.cast_unsigned());
-        Self { fingerprint: token.fingerprint, source, valid_for, expired: end <= control.now() }
+        let expired = judge.is_expired(&token);
+        Self { fingerprint: token.fingerprint, source, valid_for, expired }
     }
 }
 
 impl Refusal {
     fn read(status: &Status) -> Self {
-        let reason = status.get_details_error_info().map(|info| info.reason);
-        let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        let details = status.get_error_details();
+        let reason = details.error_info().map(|info| info.reason.clone());
+        let retry = details.retry_info().and_then(|info| info.retry_delay);
         Self {
             code: status.code(),
             reason: reason.unwrap_or_else(|| format!("{:?} without a reason", status.code())),
