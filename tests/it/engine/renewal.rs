@@ -203,3 +203,38 @@ async fn promise_08_an_outage_without_readers_is_not_probed_for_ever() {
     upstream.answers(Outcome::Token(HOUR));
     assert!(world.ask_for("a", secs(2), ms(500)).await.iter().any(Result::is_ok));
 }
+
+#[tokio::test(start_paused = true)]
+async fn promise_06_what_was_learned_of_refusals_is_unlearned() {
+    let (world, _, provider) = World::of_one();
+    provider.then(Outcome::Token(HOUR)).then(Outcome::Same(HOUR)).answers(Outcome::Token(HOUR));
+    world.ask_for("a", 8 * HOUR, secs(10)).await;
+    let times = provider.times();
+    let last = times[times.len() - 1] - times[times.len() - 2];
+    assert!(last < 34 * MINUTE, "back at half the life: {last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_06_callers_of_a_valid_token_do_not_hasten_its_renewal_in_a_back_off() {
+    let (world, upstream, _) = World::of_one();
+    upstream.answers(Outcome::Token(4 * HOUR));
+    world.get("a").await.unwrap();
+    pass(119 * MINUTE).await;
+    upstream.answers(Outcome::Fails(Failure::Unavailable));
+    let answers = world.ask_for("a", 40 * MINUTE, ms(500)).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert!((20..=60).contains(&upstream.count()), "{}", upstream.count());
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_06_failed_renewals_are_tried_more_densely_near_the_end() {
+    let (world, upstream, _) = World::of_one();
+    upstream.answers(Outcome::Token(HOUR));
+    world.get("a").await.unwrap();
+    upstream.answers(Outcome::Fails(Failure::Unavailable));
+    pass(57 * MINUTE).await;
+    let before = upstream.count();
+    pass(2 * MINUTE + secs(50)).await;
+    let tries = upstream.count() - before;
+    assert!((12..=60).contains(&tries), "{tries}, and not one a minute");
+}
