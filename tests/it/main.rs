@@ -4,6 +4,8 @@
 mod architecture;
 mod config;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod provider;
