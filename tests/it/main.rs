@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod architecture;
+#[cfg(test)]
+mod cli;
 mod config;
 #[cfg(test)]
 mod grpc;

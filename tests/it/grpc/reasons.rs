@@ -15,26 +15,29 @@ const BEGIN: &str = "<!-- begin: written by the tests -->\n";
 const END: &str = "<!-- end -->\n";
 
 /// Written out once more, so that no change of a code goes unnoticed.
+const CODES: [(Reason, Code); 17] = [
+    (Reason::RequestInvalid, Code::InvalidArgument),
+    (Reason::CallerForbidden, Code::PermissionDenied),
+    (Reason::WorkspaceUnknown, Code::NotFound),
+    (Reason::WorkspaceFrozen, Code::FailedPrecondition),
+    (Reason::CredentialRejected, Code::FailedPrecondition),
+    (Reason::TenantMismatch, Code::FailedPrecondition),
+    (Reason::LifetimeUnsatisfiable, Code::FailedPrecondition),
+    (Reason::CallerThrottled, Code::ResourceExhausted),
+    (Reason::UpstreamUnavailable, Code::Unavailable),
+    (Reason::UpstreamThrottled, Code::Unavailable),
+    (Reason::RenewalTooSoon, Code::Unavailable),
+    (Reason::ReportThrottled, Code::ResourceExhausted),
+    (Reason::TokenStillRejected, Code::Unavailable),
+    (Reason::UpstreamMalformed, Code::Internal),
+    (Reason::Draining, Code::Unavailable),
+    (Reason::Deadline, Code::DeadlineExceeded),
+    (Reason::Bug, Code::Internal),
+];
+
 fn wanted(reason: Reason) -> Code {
-    match reason {
-        Reason::RequestInvalid => Code::InvalidArgument,
-        Reason::CallerForbidden => Code::PermissionDenied,
-        Reason::WorkspaceUnknown => Code::NotFound,
-        Reason::WorkspaceFrozen => Code::FailedPrecondition,
-        Reason::CredentialRejected => Code::FailedPrecondition,
-        Reason::TenantMismatch => Code::FailedPrecondition,
-        Reason::LifetimeUnsatisfiable => Code::FailedPrecondition,
-        Reason::CallerThrottled => Code::ResourceExhausted,
-        Reason::UpstreamUnavailable => Code::Unavailable,
-        Reason::UpstreamThrottled => Code::Unavailable,
-        Reason::RenewalTooSoon => Code::Unavailable,
-        Reason::ReportThrottled => Code::ResourceExhausted,
-        Reason::TokenStillRejected => Code::Unavailable,
-        Reason::UpstreamMalformed => Code::Internal,
-        Reason::Draining => Code::Unavailable,
-        Reason::Deadline => Code::DeadlineExceeded,
-        Reason::Bug => Code::Internal,
-    }
+    let row = CODES.iter().find(|(other, _)| *other == reason);
+    row.unwrap_or_else(|| panic!("{reason:?} is not in the table of this test")).1
 }
 
 #[test]
