@@ -4,6 +4,7 @@ use crate::grpc::pb;
 use crate::grpc::pb::token_service_client::TokenServiceClient;
 use crate::secret::AccessToken;
 use prost_types::Timestamp;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -37,6 +38,12 @@ pub struct Token {
     pub token_type: String,
     /// The header that carries it.
     pub header_name: String,
+    /// Further secret headers that travel with it.
+    pub extra_headers: Vec<(String, AccessToken)>,
+    /// Companion values that are no secret.
+    pub attributes: BTreeMap<String, String>,
+    /// When the broker sent the request that brought it.
+    pub issued_at: Option<SystemTime>,
     /// When the broker stops trusting it.
     pub expires_at: Option<SystemTime>,
     /// When to ask again.
@@ -131,6 +138,9 @@ impl Token {
             value: AccessToken::new(token.value),
             token_type: token.token_type,
             header_name: token.header_name,
+            extra_headers: token.extra_headers.into_iter().map(|h| (h.name, AccessToken::new(h.value))).collect(),
+            attributes: token.attributes.into_iter().collect(),
+            issued_at: token.issued_at.and_then(time),
             expires_at: token.expires_at.and_then(time),
             refresh_after: token.refresh_after.and_then(time),
             valid_for,
@@ -141,8 +151,11 @@ impl Token {
     }
 }
 
+/// Only what RFC 3339 can write and this machine can count: a broker's answer is input like any other.
 fn time(timestamp: Timestamp) -> Option<SystemTime> {
-    timestamp.try_into().ok()
+    const YEAR_10_000: i64 = 253_402_300_800;
+    let sound = (0..YEAR_10_000).contains(&timestamp.seconds) && (0..1_000_000_000).contains(&timestamp.nanos);
+    sound.then_some(timestamp)?.try_into().ok()
 }
 
 /// The broker's words, with the reason that programs go by and when to try again.
@@ -160,4 +173,18 @@ fn refused(status: &Status) -> Error {
         text.push_str("; is this a token-broker?");
     }
     Error::Refused(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_no_calendar_holds_is_none() {
+        for (seconds, nanos) in [(-1, 0), (253_402_300_800, 0), (i64::MAX, 0), (0, -1), (0, 1_000_000_000)] {
+            assert_eq!(time(Timestamp { seconds, nanos }), None, "{seconds} {nanos}");
+        }
+        let last = time(Timestamp { seconds: 253_402_300_799, nanos: 999_999_999 }).unwrap();
+        assert_eq!(humantime::format_rfc3339_millis(last).to_string(), "9999-12-31T23:59:59.999Z");
+    }
 }

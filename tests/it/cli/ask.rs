@@ -1,12 +1,15 @@
 //! `get`, `inspect` and `healthcheck` against a running broker.
 
-use super::{Files, SECRET, Serving, Upstream, WORKSPACE, finish, run, run_with_input, token_broker};
+use super::{ANY_PORT, Files, SECRET, Serving, Upstream, WORKSPACE, finish, run, run_with_input, token_broker};
 use serde_json::Value;
 use std::net::TcpListener;
 use std::time::Duration;
+use token_broker::listener::{Limits, Listener, Protocol};
 use token_broker::sandbox::{Fault, Scope};
 use token_broker::secret::AccessToken;
+use token_broker::supervisor::Supervisor;
 use token_broker::token::Fingerprint;
+use tokio::task::JoinSet;
 
 async fn set_up() -> (Upstream, Files, Serving) {
     let upstream = Upstream::start().await;
@@ -39,10 +42,13 @@ async fn get_json_holds_every_field() {
     assert_eq!(
         keys,
         [
+            "attributes",
             "expires_at",
+            "extra_headers",
             "fingerprint",
             "generation",
             "header_name",
+            "issued_at",
             "refresh_after",
             "source",
             "token_type",
@@ -59,7 +65,7 @@ async fn get_json_holds_every_field() {
     let left = json["valid_for_seconds"].as_f64().unwrap();
     assert!(left > 14_000.0 && left <= 14_400.0, "{left}");
     let time = |key: &str| humantime::parse_rfc3339(json[key].as_str().unwrap()).unwrap();
-    assert!(time("refresh_after") < time("expires_at"));
+    assert!(time("issued_at") < time("refresh_after") && time("refresh_after") < time("expires_at"));
     assert!(json["generation"].as_u64().unwrap() > 1_700_000_000_000_000);
 }
 
@@ -98,6 +104,20 @@ async fn healthcheck_tells_by_its_code() {
     let ill = run(&["healthcheck", "--endpoint", &format!("http://{nobody}")]).await;
     assert_eq!((ill.code, ill.stdout.as_str()), (Some(1), ""));
     assert!(ill.stderr.contains(&format!("can't reach the broker at http://{nobody}")), "{}", ill.stderr);
+}
+
+#[tokio::test]
+async fn healthcheck_of_a_broker_that_is_not_ready_is_1() {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    let routes = tonic::service::Routes::new(health).into_axum_router();
+    let listener = Listener::bind(ANY_PORT, Protocol::Http2, Limits::default()).await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr());
+    let mut serving = JoinSet::new();
+    serving.spawn(listener.run(routes, Supervisor::new(), 1));
+    let done = run(&["healthcheck", "--endpoint", &endpoint]).await;
+    assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""));
+    assert_eq!(done.stderr, "token-broker: the broker is not ready\n");
 }
 
 /// A listener that never answers must not hold up a health check.
