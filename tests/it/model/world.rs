@@ -161,7 +161,10 @@ impl World {
                         yield_now().await;
                     }
                 }
-                Settle::Wholly => rest().await,
+                Settle::Wholly => {
+                    rest().await;
+                    lock(&self.oracle).check_flying();
+                }
             }
             let took = self.clock.now().mono - at;
             self.trace.push(format!("{event:?}, {settle:?} (took {took:?})"));
