@@ -153,7 +153,10 @@ impl Engine {
         let Settings { serve_margin, min_gap, .. } = self.0.settings;
         let rules = Rules { serve_margin, min_gap, keep_warm };
         let entry = Arc::new(Entry::new(name.clone(), rules, Arc::clone(&dispatch), provider));
-        self.0.entries.insert(name, Arc::clone(&entry));
+        match self.0.entries.entry(name) {
+            dashmap::Entry::Occupied(taken) => return Err(PutError::Exists(taken.key().clone())),
+            dashmap::Entry::Vacant(free) => drop(free.insert(Arc::clone(&entry))),
+        }
         match keep_warm {
             KeepWarm::Always => Self::look_after(&entry, self.0.clock.now()),
             KeepWarm::WhileUsed => {}
@@ -289,6 +292,7 @@ impl Engine {
                 Step::Wait { queued, landing } => (queued, landing),
             };
             if queued && self.0.supervisor.is_draining() {
+                // The driver has turned away who waited, or is about to: nothing starts any more.
                 return Err(Error::retry(Reason::Draining, MIN_RETRY));
             }
             if queued {

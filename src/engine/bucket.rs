@@ -34,8 +34,8 @@ impl Bucket {
     pub(super) fn ready_at(&self, now: Instant, use_reserve: bool, ahead: usize) -> Instant {
         let ahead = u32::try_from(ahead).map_or(f64::MAX, f64::from);
         let needed = 1.0 + ahead + if use_reserve { 0.0 } else { self.reserve };
-        let missing = needed - EPSILON - self.level_at(now);
-        if missing <= 0.0 {
+        let missing = needed - self.level_at(now);
+        if missing <= EPSILON {
             return now;
         }
         now + std::time::Duration::from_secs_f64((missing / self.per_second).min(86_400.0))

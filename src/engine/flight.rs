@@ -155,16 +155,21 @@ impl Flight {
             Ok(fetched) => Ok(Arrived { fingerprint: Fingerprint::of(&fetched.value), lifetime: fetched.lifetime }),
             Err(error) => Err(error.kind),
         };
-        let queued = {
+        let (queued, discarded) = {
             let mut core = entry.core();
             let landing = core.plan.landed(now, *ticket, arrival, chance);
+            let discarded = landing == Landing::Discarded && !core.deleted;
             self.publish(&mut core, landing, answer);
-            core.plan.is_queued()
+            (core.plan.is_queued(), discarded)
         };
-        if queued {
-            entry.dispatch.enqueue(entry, Urgency::Waiting, now.mono);
+        match (queued, discarded) {
+            (true, _) => {
+                entry.dispatch.enqueue(entry, Urgency::Waiting, now.mono);
+            }
+            // Unfrozen while this flight was still under way: nobody else looks whether a token is wanted.
+            (false, true) => Engine::look_after(entry, now),
+            (false, false) => Engine::set_timer(entry),
         }
-        Engine::set_timer(entry);
     }
 
     fn publish(&self, core: &mut Core, landing: Landing, answer: Result<Fetched, FetchError>) {

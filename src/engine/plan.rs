@@ -22,6 +22,8 @@ pub use trouble::{BREAKER_OPEN, MIN_RETRY};
 
 /// A Workspace that nobody has asked for in this time, or in a whole lifetime of its token, is let go.
 const IDLE_AFTER: Duration = Duration::from_secs(600);
+/// A token that lives shorter is no use to anybody, and keeping it fresh would be a loop of exchanges.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 /// What is kept of the learned floor with every renewal that went well.
 const UNLEARN: f64 = 0.9;
 
@@ -113,11 +115,13 @@ impl Plan {
 
     /// A timer fired, or the wall clock was stepped. `idle` is the time since the last read.
     pub fn tick(&mut self, now: Now, idle: Duration) -> Tick {
-        if self.frozen || self.flight != Flight::Grounded || !self.is_wanted(idle) {
+        if self.frozen || self.flight != Flight::Grounded {
             return Tick::Rest;
         }
         match self.next_due() {
+            // Whether it is wanted counts when it is due: until then, somebody may read it.
             Some(due) if now.mono < due && !self.renewal_is_due(now) => Tick::Later(due),
+            Some(_) | None if !self.is_wanted(idle) => Tick::Rest,
             Some(due) if self.in_back_off(now) => Tick::Later(due),
             Some(_) | None => {
                 self.flight = Flight::Queued;
@@ -227,13 +231,14 @@ impl Plan {
         Answer::Serve
     }
 
-    /// Joins the flight, or asks for one unless a back-off or a gap forbids it.
+    /// Joins the flight, or asks for one, unless a failure that is remembered or a gap forbids it.
     fn wait_for_exchange(&mut self, now: Now, too_soon: Error) -> Answer {
+        if let Some(trouble) = self.trouble.as_ref().filter(|trouble| self.is_answered_by(trouble, now)) {
+            let probe = trouble.is_transient() && self.flight == Flight::Grounded;
+            return Answer::Refuse { error: trouble.error(now.mono), probe };
+        }
         if self.flight != Flight::Grounded {
             return Answer::Wait;
-        }
-        if let Some(trouble) = self.trouble.as_ref().filter(|trouble| now.mono < trouble.retry_at()) {
-            return Answer::Refuse { error: trouble.error(now.mono), probe: trouble.is_transient() };
         }
         if too_soon.retry_after.is_some_and(|gap| !gap.is_zero()) {
             return refuse(too_soon);
@@ -242,14 +247,22 @@ impl Plan {
         Answer::Wait
     }
 
+    /// A failure that is remembered is the answer, also while an attempt finds out whether the upstream is back: an
+    /// upstream that is slow to fail, or silent, would otherwise keep everybody waiting for each attempt in turn.
+    fn is_answered_by(&self, trouble: &Trouble, now: Now) -> bool {
+        now.mono < trouble.retry_at() || (self.flight == Flight::Flying && trouble.is_transient())
+    }
+
     fn arrived(&mut self, now: Now, ticket: Ticket, arrived: Arrived, chance: Chance) -> Landing {
         let same = self.held.filter(|held| held.fingerprint == arrived.fingerprint);
         let validity = match same {
             Some(held) => vouched_again(held.validity, ticket, arrived.lifetime, now),
             None => Validity::new(ticket.started, arrived.lifetime, self.rules.serve_margin),
         };
-        if !validity.is_servable(now) {
-            return self.failed(now, Failure::Malformed, chance);
+        if !validity.is_servable(now) || validity.lifetime < SHORTEST_LIFE {
+            // The token in hand once more, at its end: the answer is well-formed, and the next one may be another.
+            let failure = if same.is_some() { Failure::Unavailable } else { Failure::Malformed };
+            return self.failed(now, failure, chance);
         }
         self.trouble = None;
         let renew_at = match same {
@@ -286,13 +299,14 @@ impl Plan {
         renew_at
     }
 
-    /// The upstream gave the same token again: ask for the next one later in its life, and remember to. Half of what is
-    /// left, each time: a fixed latest moment would be passed long before the end of a long life, and from there on
-    /// nothing but `min_gap` would lie between two vain attempts.
+    /// The upstream gave the same token again: remember to ask later in its life, and ask next when half of what is left
+    /// is over, so that a long life is not spent asking. Not sooner than a gap from now, nor later than the moment from
+    /// which the token can't be served.
     fn after_no_progress(&mut self, validity: Validity, now: Now) -> Instant {
         self.renew_floor = schedule::later_than(validity, now);
-        let left = validity.remaining(now).saturating_sub(validity.margin);
-        now.mono + (left / 2).max(self.min_gap()).max(MIN_RETRY)
+        let end = validity.started.mono + validity.lifetime.saturating_sub(validity.margin);
+        let half = end.saturating_duration_since(now.mono) / 2;
+        (now.mono + half.max(self.min_gap()).max(MIN_RETRY)).min(end)
     }
 
     fn try_new_credential(&mut self) {

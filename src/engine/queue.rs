@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 /// So many transient failures in a row, of two Workspaces at least, mean that the upstream itself is down.
 const DOWN_AFTER: u32 = 3;
+/// How long that is believed when nobody has tried again: an outage that is long over is not held against the next caller.
+const DOWN_MEMORY: Duration = Duration::from_secs(60);
 /// How long a 429 without `Retry-After` counts, when a second Workspace gets one too.
 const THROTTLE_MEMORY: Duration = Duration::from_secs(30);
 
@@ -82,6 +84,7 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Streak {
     length: u32,
+    last: Option<Instant>,
     of: Option<WorkspaceName>,
     of_several: bool,
 }
@@ -149,7 +152,7 @@ impl Queue {
         if let Some(until) = self.paused_until.filter(|until| *until > now) {
             return Outlook::Throttled(until - now);
         }
-        if self.is_down() {
+        if self.is_down(now) {
             return Outlook::Down;
         }
         let ready = self.bucket.ready_at(now, true, self.urgent.saturating_sub(1));
@@ -167,7 +170,7 @@ impl Queue {
         if self.flying >= self.max_concurrent {
             return Next::Idle;
         }
-        let queued = if self.is_down() { Next::Idle } else { self.next_queued(now) };
+        let queued = if self.is_down(now) { Next::Idle } else { self.next_queued(now) };
         if let Next::Start(launch) = queued {
             return self.launch(launch, now);
         }
@@ -206,9 +209,9 @@ impl Queue {
         match failure {
             Some(Failure::Unreachable) => {
                 self.bucket.put_back(now);
-                self.failures.add(&launch.workspace);
+                self.failures.add(now, &launch.workspace);
             }
-            Some(Failure::Unavailable | Failure::Malformed) => self.failures.add(&launch.workspace),
+            Some(Failure::Unavailable | Failure::Malformed) => self.failures.add(now, &launch.workspace),
             Some(Failure::Throttled { retry_after }) => {
                 self.failures = Streak::default();
                 self.throttled(now, &launch.workspace, retry_after);
@@ -216,7 +219,7 @@ impl Queue {
             Some(Failure::Rejected | Failure::LockedOut | Failure::TenantMismatch) => {
                 self.failures = Streak::default();
             }
-            None => self.succeeded(launch.probe.is_some()),
+            None => self.succeeded(now, launch.probe.is_some()),
         }
     }
 
@@ -241,7 +244,7 @@ impl Queue {
     }
 
     fn next_probe(&self, now: Instant) -> Next {
-        let queued = self.waiting.last_key_value().map(|(_, name)| name).filter(|_| self.is_down());
+        let queued = self.waiting.last_key_value().map(|(_, name)| name).filter(|_| self.is_down(now));
         let wanted = self.wanted.first_key_value().map(|(_, (name, _))| name);
         let Some(workspace) = queued.or(wanted) else {
             return Next::Idle;
@@ -273,14 +276,14 @@ impl Queue {
         let until = now + retry_after.unwrap_or(THROTTLE_MEMORY);
         let another = self.last_throttled.take().filter(|(who, _)| who != workspace);
         if let Some((_, other)) = another.filter(|(_, other)| *other > now) {
-            self.paused_until = Some(until.max(other));
+            self.paused_until = self.paused_until.max(Some(until.max(other)));
         }
         self.last_throttled = Some((workspace.clone(), until));
     }
 
     /// The upstream is back: whoever was asked for meanwhile gets a turn.
-    fn succeeded(&mut self, probe: bool) {
-        let was_down = self.is_down();
+    fn succeeded(&mut self, now: Instant, probe: bool) {
+        let was_down = self.is_down(now);
         self.failures = Streak::default();
         if probe || was_down {
             self.wanted_places.clear();
@@ -290,15 +293,21 @@ impl Queue {
         }
     }
 
-    fn is_down(&self) -> bool {
-        self.failures.of_several && self.failures.length >= DOWN_AFTER
+    fn is_down(&self, now: Instant) -> bool {
+        let fresh = |last: Instant| now.saturating_duration_since(last) < DOWN_MEMORY;
+        let remembered = self.probing || self.failures.last.is_some_and(fresh);
+        self.failures.of_several && self.failures.length >= DOWN_AFTER && remembered
     }
 }
 
 impl Streak {
-    fn add(&mut self, workspace: &WorkspaceName) {
+    fn add(&mut self, now: Instant, workspace: &WorkspaceName) {
+        self.last = Some(now);
         self.length = self.length.saturating_add(1);
         self.of_several |= self.of.as_ref().is_some_and(|before| before != workspace);
         self.of = Some(workspace.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,3 +48,6 @@ pub(super) fn demand_of(lifetime: Duration) -> u64 {
     let millis = lifetime.as_millis().max(1);
     u64::try_from(1_000_000_000_000 / millis).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

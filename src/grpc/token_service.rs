@@ -45,9 +45,15 @@ impl TokenService for TokenApi {
         let caller = caller(&request)?;
         let deadline = request.extensions().get::<Deadline>().copied();
         let Deadline(deadline) = deadline.ok_or_else(|| Error::new(Reason::Bug))?;
-        let ask = request.into_inner().into_ask(deadline)?;
-        Ok(Response::new(self.get(&caller, &ask).await?))
+        let ask = request.into_inner().into_ask(deadline).inspect_err(log_refusal)?;
+        let token = self.get(&caller, &ask).await.inspect_err(log_refusal)?;
+        Ok(Response::new(token))
     }
+}
+
+/// At DEBUG, with the request's id from its span: a caller that polls a broken Workspace must not fill the disk.
+fn log_refusal(error: &Error) {
+    tracing::debug!(reason = error.reason.as_str(), "no token for this request");
 }
 
 fn caller<T>(request: &Request<T>) -> Result<Caller, Error> {

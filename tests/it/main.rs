@@ -4,6 +4,10 @@
 mod architecture;
 mod config;
 #[cfg(test)]
+mod engine;
+#[cfg(test)]
+mod holds;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod model;

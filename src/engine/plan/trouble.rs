@@ -69,6 +69,10 @@ impl Trouble {
     pub(super) fn error(&self, now: Instant) -> Error {
         let wait = self.retry_at.saturating_duration_since(now);
         match self.failure {
+            // The back-off is over: an attempt is under way.
+            Failure::Unreachable | Failure::Unavailable if wait.is_zero() => {
+                Error::retry(Reason::UpstreamUnavailable, MIN_RETRY)
+            }
             Failure::Unreachable | Failure::Unavailable => {
                 Error::retry(Reason::UpstreamUnavailable, wait.min(MIN_RETRY))
             }
