@@ -15,6 +15,7 @@
 //! * `Report`: a report of another token gets the current one at once, a report of the current one never gets it back.
 //! * `Loop`: exchanges are for a reason.
 //! * `Abandoned`: an exchange under way is dropped at its time limit or when it is not wanted any more, for nothing else.
+//! * `Unwanted`: and when it is not wanted any more, it is dropped.
 //! * `WrongAnswer`: a refusal says what is the case.
 //! * `Stuck`: once all is well again, every Workspace is served and nobody is counted as waiting.
 //!
@@ -81,6 +82,7 @@ fn the_oracle_objects_when_something_is_wrong() {
         (Sabotage::StrayRequest, Rule::NoRest),
         (Sabotage::StrayRequest, Rule::Abandoned),
         (Sabotage::NeverWell, Rule::Stuck),
+        (Sabotage::HiddenRekey, Rule::Unwanted),
         (Sabotage::HiddenStep, Rule::ValidNotServed),
         (Sabotage::OneGeneration, Rule::Generation),
         (Sabotage::OtherFailures, Rule::WrongAnswer),

@@ -81,6 +81,7 @@ struct Exchange {
     epoch: u64,
     started: Instant,
     stepped_ms: i64,
+    ended: bool,
 }
 
 #[derive(Debug)]

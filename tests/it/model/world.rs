@@ -161,7 +161,10 @@ impl World {
                         yield_now().await;
                     }
                 }
-                Settle::Wholly => rest().await,
+                Settle::Wholly => {
+                    rest().await;
+                    lock(&self.oracle).check_flying();
+                }
             }
             let took = self.clock.now().mono - at;
             self.trace.push(format!("{event:?}, {settle:?} (took {took:?})"));
@@ -348,13 +351,14 @@ impl World {
         }
     }
 
-    /// A few tries: the first finds out that an upstream that was down is back.
+    /// A few tries, over two minutes: the first finds out that an upstream that was down is back, and the smallest budget
+    /// gives one login in fifty seconds.
     async fn see_it_served(&mut self, workspace: usize) {
-        for _ in 0..8 {
+        for pause in [2, 4, 8, 16, 32, 64] {
             let before = lock(&self.oracle).served;
             self.ask(Some(workspace), Duration::ZERO, Duration::from_millis(500));
             if lock(&self.oracle).served == before {
-                sleep(Duration::from_secs(2)).await;
+                sleep(Duration::from_secs(pause)).await;
             }
             self.look();
             if lock(&self.oracle).served > before {

@@ -35,7 +35,8 @@ impl Oracle {
         known.flying += 1;
         known.exchanges += 1;
         known.last_start = Some(now);
-        self.exchanges.push(Exchange { workspace, epoch: known.epoch, started: now, stepped_ms: self.stepped_ms });
+        let (epoch, stepped_ms) = (known.epoch, self.stepped_ms);
+        self.exchanges.push(Exchange { workspace, epoch, started: now, stepped_ms, ended: false });
         self.exchanges.len() - 1
     }
 
@@ -49,6 +50,7 @@ impl Oracle {
         let Exchange { workspace, epoch, started, .. } = self.exchanges[exchange];
         let site = self.known[workspace].upstream;
         self.known[workspace].flying -= 1;
+        self.exchanges[exchange].ended = true;
         let live = self.known[workspace].exists && self.known[workspace].epoch == epoch;
         let timed_out = now >= started + self.sites[site].timeout;
         if live && matches!(outcome, Outcome::Dropped) && !timed_out {
@@ -65,6 +67,15 @@ impl Oracle {
             Outcome::Token { fingerprint, lifetime } => self.accept(exchange, fingerprint, lifetime),
             Outcome::Failed(failure) => self.failed(workspace, failure, started),
             Outcome::Dropped => self.failed(workspace, Failure::Unreachable, started),
+        }
+    }
+
+    /// What is not wanted any more is dropped. Called when the engine has come to rest.
+    pub(in super::super) fn check_flying(&mut self) {
+        let unwanted = |exchange: &&Exchange| !exchange.ended && exchange.epoch != self.known[exchange.workspace].epoch;
+        let texts: Vec<String> = self.exchanges.iter().filter(unwanted).map(|e| format!("{e:?} goes on")).collect();
+        for text in texts {
+            self.object(Rule::Unwanted, text);
         }
     }
 

@@ -17,6 +17,7 @@ pub(in super::super) enum Rule {
     Report,
     Loop,
     Abandoned,
+    Unwanted,
     WrongAnswer,
     Stuck,
 }
