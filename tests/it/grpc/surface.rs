@@ -21,7 +21,7 @@ async fn reflected(app: &App, ask: MessageRequest) -> Result<ServerReflectionRes
     let mut client: ServerReflectionClient<Channel> =
         ServerReflectionClient::with_origin(app.channel.clone(), http::Uri::from_static("http://memory"));
     let request = ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
-    let answers = client.server_reflection_info(tokio_stream::once(request)).await?;
+    let answers = client.server_reflection_info(futures_util::stream::iter([request])).await?;
     Ok(answers.into_inner().message().await?.expect("no answer"))
 }
 
