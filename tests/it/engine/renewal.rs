@@ -4,7 +4,7 @@ use super::fake::Outcome;
 use super::world::{DAY, HOUR, MINUTE, World, budget, fullest, leap, least_gap, limits, ms, pass, secs};
 use std::collections::HashSet;
 use std::time::Duration;
-use token_broker::engine::plan::{Answer, Arrived, Chance, Plan, Rules, State, Urgency};
+use token_broker::engine::plan::{Answer, Arrived, Chance, Plan, Rules, State, Tick, Urgency};
 use token_broker::engine::{Limits, Source};
 use token_broker::provider::Failure;
 use token_broker::secret::AccessToken;
@@ -49,7 +49,14 @@ async fn promise_06_near_the_end_a_renewal_counts_like_a_waiting_caller() {
         plan.landed(clock.now(), ticket, Ok(arrived), Chance { renew_fraction: 0.5, random: 0.5 });
         pass(secs(age)).await;
         assert_eq!(plan.ask(clock.now(), Duration::ZERO), Answer::ServeAndRenew(expected), "{age}");
-        assert_eq!(plan.ask(clock.now(), Duration::ZERO), Answer::Serve, "once");
+        if expected == Urgency::Background {
+            assert_eq!(plan.ask(clock.now(), Duration::ZERO), Answer::Serve, "once");
+            pass(secs(81 - age)).await;
+        }
+        // While it stands in the queue, with readers and without.
+        let moved_forward = Answer::ServeAndRenew(Urgency::Waiting);
+        assert_eq!(plan.ask(clock.now(), Duration::ZERO), moved_forward, "{age}");
+        assert_eq!(plan.tick(clock.now(), Duration::MAX), Tick::Renew(Urgency::Waiting), "{age}");
     }
 }
 
