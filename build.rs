@@ -15,6 +15,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .file_descriptor_set();
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().skip_debug(SECRET_MESSAGES).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .skip_debug(SECRET_MESSAGES)
+        .codec_path("crate::grpc::strict::Codec")
+        .compile_fds(descriptors)?;
     Ok(())
 }

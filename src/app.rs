@@ -26,6 +26,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Connections of orchestrators and scrapers at once: anybody may reach that listener, so it must not eat up the file
+/// descriptors.
+const PROBE_CONNECTIONS: usize = 64;
+
 /// A broker that has its addresses and is about to run.
 pub struct App {
     supervisor: Supervisor,
@@ -80,6 +84,17 @@ pub enum Error {
     CutShort,
 }
 
+/// What can't be seen from the configuration alone: whether its certificates, proxies and addresses are of use. All that
+/// is wrong, each with its key path.
+pub fn rehearse(config: &Config) -> Vec<String> {
+    let upstreams = config.upstreams.iter().enumerate();
+    let wrong = upstreams.filter_map(|(position, upstream)| {
+        let checked = http::Client::new(&upstream.http).and_then(|client| client.check_url(&upstream.base_url));
+        checked.err().map(|error| format!("upstreams[{position}]: {error}"))
+    });
+    wrong.collect()
+}
+
 impl App {
     /// Makes the parts and binds the addresses. Nothing is served yet.
     pub async fn bind(config: Config, reflection: Reflection) -> Result<Self, Error> {
@@ -89,9 +104,9 @@ impl App {
         let starting = readiness.latch("starting");
         let metrics = Metrics::new(&clock);
         let drain_timeout = config.server.drain_timeout;
-        let limits = Limits { grace: drain_timeout, ..Limits::default() };
-        let grpc = listen(config.server.grpc_listen, Protocol::Http2, limits.clone()).await?;
-        let probe = listen(config.server.probe_listen, Protocol::Http1, limits).await?;
+        let grpc = listen(config.server.grpc_listen, Protocol::Http2, Limits::default()).await?;
+        let few = Limits { max_connections: PROBE_CONNECTIONS, ..Limits::default() };
+        let probe = listen(config.server.probe_listen, Protocol::Http1, few).await?;
         let engine = engine(config, &clock, &supervisor, &metrics)?;
         let parts = Parts {
             broker: Broker::new(engine.clone(), Policy),

@@ -8,6 +8,7 @@ mod deadline;
 mod health;
 pub mod pb;
 mod status;
+pub mod strict;
 mod token_service;
 
 use crate::broker::Broker;
