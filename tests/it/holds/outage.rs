@@ -77,7 +77,7 @@ async fn measure(kind: &str, faults: &[Fault]) {
 }
 
 fn down_after(form: Form) -> Duration {
-    form.pick(secs(3), secs(10))
+    form.pick(secs(2), secs(10))
 }
 
 async fn run(form: Form, life: Duration, faults: &[Fault]) -> Outage {
