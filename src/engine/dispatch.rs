@@ -98,9 +98,20 @@ impl Dispatch {
         self.core().queue.aborted(now, launch);
     }
 
-    pub(super) fn landed(&self, now: Instant, launch: &Launch, took: Duration, failure: Option<Failure>) {
-        self.core().queue.landed(now, launch, took, failure);
+    /// A flight came back. Gives the Workspaces whose waiters should hear that they wait in vain, and why.
+    pub(super) fn landed(
+        &self,
+        now: Instant,
+        launch: &Launch,
+        took: Duration,
+        failure: Option<Failure>,
+    ) -> (Vec<WorkspaceName>, Outlook) {
+        let (in_vain, outlook) = {
+            let mut core = self.core();
+            (core.queue.landed(now, launch, took, failure), core.queue.outlook(now))
+        };
         self.bell.notify_one();
+        (in_vain, outlook)
     }
 
     pub(super) fn called_off(&self, launch: &Launch) {

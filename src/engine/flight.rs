@@ -4,11 +4,11 @@ use super::dispatch::Dispatch;
 use super::entry::{Core, Entry, Landed, Published};
 use super::plan::{Arrived, Chance, Landing, Ticket, Urgency};
 use super::queue::{Launch, Next};
-use super::{Engine, schedule};
+use super::{Engine, schedule, worth_waiting};
 use crate::error::{Error, Reason};
 use crate::failure::Failure;
 use crate::provider::{FetchError, Fetched, Provider};
-use crate::token::{Fingerprint, Token};
+use crate::token::{Fingerprint, Token, WorkspaceName};
 use futures_util::FutureExt as _;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -143,9 +143,12 @@ impl Flight {
         self.observe(&answer);
         // The plan first: who is asked for by the landing finds the token there.
         let dispatch = Arc::clone(&self.entry.dispatch);
-        let launch = self.launch.clone();
+        let (engine, launch) = (self.engine.clone(), self.launch.clone());
         self.settle(answer);
-        dispatch.landed(now, &launch, took, failure);
+        let (in_vain, outlook) = dispatch.landed(now, &launch, took, failure);
+        if let Err(refusal) = worth_waiting(outlook, now, now) {
+            refuse_waiters(&engine, &in_vain, &refusal);
+        }
     }
 
     /// Tells the plan, publishes what it accepts, wakes those who wait, and sets the next timer.
@@ -232,6 +235,16 @@ impl Flight {
                 workspace.name = %workspace, upstream.name = %upstream, duration_ms, outcome,
                 detail = %error, "exchange failed"
             ),
+        }
+    }
+}
+
+/// They stay in the queue; only those who wait for them do not.
+fn refuse_waiters(engine: &Engine, workspaces: &[WorkspaceName], refusal: &Error) {
+    for entry in workspaces.iter().filter_map(|name| engine.entry(name)) {
+        let mut core = entry.core();
+        if core.plan.is_queued() {
+            core.announce(Landed::Failed(refusal.clone()));
         }
     }
 }

@@ -214,8 +214,27 @@ impl Queue {
         }
     }
 
-    /// A flight came back, after it `took` so long.
-    pub(super) fn landed(&mut self, now: Instant, launch: &Launch, took: Duration, failure: Option<Failure>) {
+    /// A flight came back, after it `took` so long. Gives the Workspaces that stand in the queue if it shows that the
+    /// upstream is down or wants rest: who waits for them need not find that out by waiting.
+    pub(super) fn landed(
+        &mut self,
+        now: Instant,
+        launch: &Launch,
+        took: Duration,
+        failure: Option<Failure>,
+    ) -> Vec<WorkspaceName> {
+        let was_closed = self.is_closed(now);
+        self.note(now, launch, took, failure);
+        let turned = !was_closed && self.is_closed(now);
+        if turned { self.places.keys().cloned().collect() } else { Vec::new() }
+    }
+
+    /// Nothing but probes, or nothing at all, may start.
+    fn is_closed(&self, now: Instant) -> bool {
+        self.is_down(now) || self.paused_until.is_some_and(|until| until > now)
+    }
+
+    fn note(&mut self, now: Instant, launch: &Launch, took: Duration, failure: Option<Failure>) {
         self.flying -= 1;
         if launch.probe.is_some() {
             self.probing = false;
