@@ -16,6 +16,7 @@ FROM scratch
 COPY --from=build /image /
 # By number, so that an orchestrator can see that it is not root.
 USER 65532:65532
+ENV TOKEN_BROKER_CONFIG=/etc/token-broker/token-broker.toml
 ENTRYPOINT ["/token-broker"]
 CMD ["serve"]
 # The binary asks itself: there is no shell and no curl here.

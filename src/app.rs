@@ -75,9 +75,9 @@ pub enum Error {
     /// A task that the process can't do without has ended.
     #[error("the task {0:?} ended unexpectedly")]
     TaskDied(&'static str),
-    /// What was under way did not end before the drain deadline.
-    #[error("the drain deadline of {0:?} came before everything had ended")]
-    DrainDeadline(Duration),
+    /// Somebody would not wait for the drain.
+    #[error("a second signal cut the drain short")]
+    CutShort,
 }
 
 impl App {
@@ -120,7 +120,8 @@ impl App {
         &self.supervisor
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the drain at once.
+    /// Serves until SIGTERM or SIGINT, then drains until all is done or the drain timeout is over. A second signal
+    /// ends the drain at once.
     pub async fn run(self) -> Result<(), Error> {
         let mut signals = Signals::install().map_err(Error::Signals)?;
         let Self { supervisor, readiness, starting, engine, grpc, probe, parts, metrics, drain_timeout } = self;
@@ -139,18 +140,15 @@ impl App {
             task = supervisor.failed() => Some(task),
         };
         readiness.drain();
-        let ended = tokio::select! {
-            ended = supervisor.shutdown(drain_timeout) => ended,
+        tokio::select! {
+            // At the deadline what still runs is dropped. That is what was agreed, and no failure.
+            Ended::Clean | Ended::Cut = supervisor.shutdown(drain_timeout) => {}
             signal = signals.next() => {
                 tracing::warn!(signal, "a second signal ends the drain");
-                Ended::Cut
+                return Err(Error::CutShort);
             }
-        };
-        match (died, ended) {
-            (Some(task), _) => Err(Error::TaskDied(task)),
-            (None, Ended::Cut) => Err(Error::DrainDeadline(drain_timeout)),
-            (None, Ended::Clean) => Ok(()),
         }
+        died.map_or(Ok(()), |task| Err(Error::TaskDied(task)))
     }
 }
 

@@ -43,7 +43,8 @@ Run it:
   token-broker serve --config token-broker.toml
 
 Use a token:
-  curl -H \"Authorization: Bearer $(token-broker get demo/emnify)\" https://cdn.emnify.net/api/v1/endpoint";
+  curl -H \"Authorization: Bearer $(token-broker get fleet/europe)\" \\
+       https://cdn.emnify.net/api/v1/endpoint";
 
 #[derive(Debug, Subcommand)]
 enum Command {

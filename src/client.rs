@@ -4,16 +4,21 @@ use crate::grpc::pb;
 use crate::grpc::pb::token_service_client::TokenServiceClient;
 use crate::secret::AccessToken;
 use prost_types::Timestamp;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::future::Future;
 use std::time::{Duration, SystemTime};
+use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// What the broker is told beyond the caller's own limit: tonic enforces what it tells, and calls that "Cancelled".
+const TIMEOUT_SPARE: Duration = Duration::from_secs(1);
 /// The largest answer that is read, in bytes.
 const MAX_RESPONSE: usize = 256 * 1024;
 
@@ -33,6 +38,12 @@ pub struct Token {
     pub token_type: String,
     /// The header that carries it.
     pub header_name: String,
+    /// Further secret headers that travel with it.
+    pub extra_headers: Vec<(String, AccessToken)>,
+    /// Companion values that are no secret.
+    pub attributes: BTreeMap<String, String>,
+    /// When the broker sent the request that brought it.
+    pub issued_at: Option<SystemTime>,
     /// When the broker stops trusting it.
     pub expires_at: Option<SystemTime>,
     /// When to ask again.
@@ -56,6 +67,12 @@ pub enum Error {
     /// Nobody answers there.
     #[error("can't reach the broker at {0}; is it running?")]
     Unreachable(String),
+    /// The wait is over.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// No broker takes such a `min_validity`.
+    #[error("min_validity must be at most ten years")]
+    MinValidity,
     /// The broker says no.
     #[error("{0}")]
     Refused(String),
@@ -72,7 +89,7 @@ impl Client {
         if parsed.uri().scheme().is_none() || parsed.uri().authority().is_none() {
             return Err(Error::Endpoint(endpoint.to_owned()));
         }
-        let channel = parsed.connect_timeout(CONNECT_TIMEOUT).timeout(timeout).connect().await;
+        let channel = parsed.connect_timeout(CONNECT_TIMEOUT.min(timeout)).connect().await;
         let channel = channel.map_err(|_transport| Error::Unreachable(endpoint.to_owned()))?;
         Ok(Self { channel, timeout })
     }
@@ -80,22 +97,31 @@ impl Client {
     /// `TokenService.GetToken`.
     pub async fn get_token(&self, workspace: &str, min_validity: Option<Duration>) -> Result<Token, Error> {
         let mut service = TokenServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE);
-        let mut request = Request::new(pb::GetTokenRequest {
-            workspace: workspace.to_owned(),
-            min_validity: min_validity.and_then(|validity| validity.try_into().ok()),
-        });
-        request.set_timeout(self.timeout);
-        let response = service.get_token(request).await.map_err(|status| refused(&status))?;
-        Token::read(response.into_inner())
+        let min_validity = min_validity.map(prost_types::Duration::try_from).transpose();
+        let min_validity = min_validity.map_err(|_too_long| Error::MinValidity)?;
+        let request = self.request(pb::GetTokenRequest { workspace: workspace.to_owned(), min_validity });
+        Token::read(self.bounded(service.get_token(request)).await?)
     }
 
     /// `grpc.health.v1.Health/Check`: whether the service is SERVING. The empty name stands for the whole broker.
     pub async fn is_serving(&self, service: &str) -> Result<bool, Error> {
         let mut health = HealthClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE);
-        let mut request = Request::new(HealthCheckRequest { service: service.to_owned() });
-        request.set_timeout(self.timeout);
-        let response = health.check(request).await.map_err(|status| refused(&status))?;
-        Ok(response.into_inner().status() == ServingStatus::Serving)
+        let request = self.request(HealthCheckRequest { service: service.to_owned() });
+        let response = self.bounded(health.check(request)).await?;
+        Ok(response.status() == ServingStatus::Serving)
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.timeout + TIMEOUT_SPARE);
+        request
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {
+        match timeout(self.timeout, call).await {
+            Ok(answer) => answer.map(Response::into_inner).map_err(|status| refused(&status)),
+            Err(_elapsed) => Err(Error::TimedOut(self.timeout)),
+        }
     }
 }
 
@@ -112,6 +138,9 @@ impl Token {
             value: AccessToken::new(token.value),
             token_type: token.token_type,
             header_name: token.header_name,
+            extra_headers: token.extra_headers.into_iter().map(|h| (h.name, AccessToken::new(h.value))).collect(),
+            attributes: token.attributes.into_iter().collect(),
+            issued_at: token.issued_at.and_then(time),
             expires_at: token.expires_at.and_then(time),
             refresh_after: token.refresh_after.and_then(time),
             valid_for,
@@ -122,8 +151,11 @@ impl Token {
     }
 }
 
+/// Only what RFC 3339 can write and this machine can count: a broker's answer is input like any other.
 fn time(timestamp: Timestamp) -> Option<SystemTime> {
-    timestamp.try_into().ok()
+    const YEAR_10_000: i64 = 253_402_300_800;
+    let sound = (0..YEAR_10_000).contains(&timestamp.seconds) && (0..1_000_000_000).contains(&timestamp.nanos);
+    sound.then_some(timestamp)?.try_into().ok()
 }
 
 /// The broker's words, with the reason that programs go by and when to try again.
@@ -141,4 +173,18 @@ fn refused(status: &Status) -> Error {
         text.push_str("; is this a token-broker?");
     }
     Error::Refused(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_no_calendar_holds_is_none() {
+        for (seconds, nanos) in [(-1, 0), (253_402_300_800, 0), (i64::MAX, 0), (0, -1), (0, 1_000_000_000)] {
+            assert_eq!(time(Timestamp { seconds, nanos }), None, "{seconds} {nanos}");
+        }
+        let last = time(Timestamp { seconds: 253_402_300_799, nanos: 999_999_999 }).unwrap();
+        assert_eq!(humantime::format_rfc3339_millis(last).to_string(), "9999-12-31T23:59:59.999Z");
+    }
 }

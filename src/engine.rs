@@ -184,12 +184,13 @@ impl Engine {
 
     /// Removes a Workspace, its token and whatever is under way. False: there was none.
     pub fn delete(&self, name: &WorkspaceName) -> bool {
-        let Some((_, entry)) = self.0.entries.remove(name) else { return false };
+        let Some(entry) = self.entry(name) else { return false };
+        // While it stands in the map no other of that name can come, whose place in the queue this would take away.
         Self::withdraw(&entry, |core| {
             core.deleted = true;
             core.plan.forget_token();
         });
-        true
+        self.0.entries.remove_if(name, |_, found| Arc::ptr_eq(found, &entry)).is_some()
     }
 
     /// Withdraws a Workspace until it is unfrozen. False: there is none.
@@ -373,6 +374,10 @@ impl Engine {
         match tick {
             plan::Tick::Renew(urgency) => {
                 entry.dispatch.enqueue(entry, urgency, now.mono);
+                match urgency {
+                    Urgency::Background => Self::set_timer(entry),
+                    Urgency::Waiting => {}
+                }
             }
             plan::Tick::Later(_) => Self::set_timer(entry),
             plan::Tick::Rest => {}
@@ -390,14 +395,13 @@ impl Engine {
     }
 
     fn withdraw(entry: &Entry, change: impl FnOnce(&mut Core)) {
-        let let_go = {
-            let mut core = entry.core();
-            change(&mut core);
-            core.cancel_flight();
-            entry.publish(None);
-            core.announce(Landed::Discarded);
-            std::mem::take(&mut core.demand)
-        };
+        let mut core = entry.core();
+        change(&mut core);
+        core.cancel_flight();
+        entry.publish(None);
+        core.announce(Landed::Discarded);
+        let let_go = std::mem::take(&mut core.demand);
+        // With the lock still held, so that whoever brings it back is not taken out of the queue again.
         entry.dispatch.change_demand(let_go, 0);
         entry.dispatch.remove(&entry.name);
     }

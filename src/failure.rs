@@ -25,11 +25,6 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the attempt reached the upstream and so counts against its limits.
-    pub fn was_answered(self) -> bool {
-        !matches!(self, Self::Unreachable)
-    }
-
     /// The low-cardinality name for logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -110,11 +110,6 @@ impl Supervisor {
         self.drain.cancelled().await;
     }
 
-    /// Waits for the stop. Tasks are dropped at that moment anyway; this is for what is not a task.
-    pub async fn stopping(&self) {
-        self.stop.cancelled().await;
-    }
-
     /// Waits for the first critical task that ends early and gives its name.
     pub async fn failed(&self) -> &'static str {
         let mut failed = self.failed.subscribe();
@@ -213,7 +208,6 @@ mod tests {
         assert_eq!(supervisor.shutdown(DEADLINE).await, Ended::Cut);
         assert_eq!(begun.elapsed(), DEADLINE);
         assert!(was_dropped(dropped).await);
-        supervisor.stopping().await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use super::{Broker, Failure, print};
 use crate::client::{Client, Token};
 use clap::Args;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 /// What to get.
@@ -36,11 +37,16 @@ pub(super) async fn healthcheck(broker: Broker) -> Result<(), Failure> {
 
 fn as_json(workspace: &str, token: &Token) -> serde_json::Value {
     let at = |time: Option<SystemTime>| time.map(|time| humantime::format_rfc3339_millis(time).to_string());
+    let extra = token.extra_headers.iter();
+    let extra: BTreeMap<&str, &str> = extra.map(|(name, value)| (name.as_str(), value.expose())).collect();
     json!({
         "workspace": workspace,
         "value": token.value.expose(),
         "token_type": token.token_type,
         "header_name": token.header_name,
+        "extra_headers": extra,
+        "attributes": token.attributes,
+        "issued_at": at(token.issued_at),
         "expires_at": at(token.expires_at),
         "refresh_after": at(token.refresh_after),
         "valid_for_seconds": token.valid_for.as_secs_f64(),

@@ -10,7 +10,6 @@ use crate::sandbox::{Organisation, Sandbox, Settings};
 use clap::Args;
 use std::fs;
 use std::io;
-use std::iter;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -126,51 +125,96 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 
 fn config_text(options: &Options, upstream: SocketAddr) -> String {
     let Options { grpc_listen, probe_listen, log, .. } = options;
-    let settings = format!(
+    let mut text = format!(
         "[server]\ngrpc_listen = \"{grpc_listen}\"\nprobe_listen = \"{probe_listen}\"\n\
          [log]\nformat = \"human\"\nlevel = {log:?}\n\
          [[upstreams]]\nname = \"emnify\"\nkind = \"emnify\"\nurl = \"http://{upstream}\"\n"
     );
-    let workspaces = SAMPLES.iter().map(|Sample { workspace, organisation, .. }| {
+    text.extend(SAMPLES.iter().map(|Sample { workspace, organisation, .. }| {
         format!(
             "[[workspaces]]\nname = {workspace:?}\nupstream = \"emnify\"\norganisation = {organisation}\n\
              credential = {{ application_token = {{ file = \"secrets.toml\", key = {workspace:?} }} }}\n"
         )
-    });
-    iter::once(settings).chain(workspaces).collect()
+    }));
+    text
 }
 
 fn welcome(app: &App, upstream: SocketAddr) -> String {
     let (grpc, probe) = (app.grpc_address(), app.probe_address());
+    let workspaces = SAMPLES.map(|sample| format!("  {:<22} {}\n", sample.workspace, sample.shows)).concat();
     let program = program();
-    let get = format!("{program} get --endpoint http://{grpc}");
-    let places = format!(
-        "token-broker dev\n\n  gRPC      http://{grpc}\n  probes    http://{probe}/livez /readyz /metrics\n  \
-         upstream  http://{upstream} (simulated emnify)\n\nWorkspaces:\n"
-    );
-    let samples = SAMPLES.iter().map(|Sample { workspace, shows, .. }| format!("  {workspace:<22} {shows}\n"));
-    let commands = format!(
-        "\nTry, in another terminal:\n\
-         \n  # a token, and everything about it\n  {get} demo/emnify\n  {get} demo/emnify --json\n\
-         \n  # what it says\n  {program} inspect --endpoint http://{grpc} demo/emnify\n\
-         \n  # call the API with it\n  curl -i -H \"Authorization: Bearer $({get} demo/emnify)\" http://{upstream}/api/v1/endpoint\n\
-         \n  # by any gRPC client\n  grpcurl -plaintext -d '{{\"workspace\":\"demo/emnify\"}}' {grpc} tokenbroker.v1.TokenService/GetToken\n\
-         \n  # break the upstream, see the token being served all the same, mend it\n\
-         \x20 curl -X POST http://{upstream}/_control/faults -H 'content-type: application/json' -d '{{\"status\":503}}'\n\
-         \x20 {get} demo/emnify --json\n\
-         \x20 curl -X DELETE http://{upstream}/_control/faults\n\
-         \n  # is it ready, and what has it done?\n  {program} healthcheck --endpoint http://{grpc}\n  curl http://{probe}/metrics\n\
-         \nCtrl-C ends it.\n"
-    );
-    iter::once(places).chain(samples).chain([commands]).collect()
+    let (broker, api) = (format!("--endpoint http://{grpc}"), format!("http://{upstream}"));
+    let get = format!("{program} get {broker} demo/emnify");
+    format!(
+        "token-broker dev
+
+  gRPC      http://{grpc}
+  probes    http://{probe}/livez /readyz /metrics
+  upstream  {api} (simulated emnify)
+
+Workspaces:
+{workspaces}
+Try, in another terminal:
+
+  # a token, and everything about it
+  {get}
+  {get} --json
+
+  # what it says
+  {program} inspect {broker} demo/emnify
+
+  # call the API with it
+  curl -i -H \"Authorization: Bearer $({get})\" {api}/api/v1/endpoint
+
+  # by any gRPC client
+  grpcurl -plaintext -d '{{\"workspace\":\"demo/emnify\"}}' {grpc} tokenbroker.v1.TokenService/GetToken
+
+  # break the upstream, see the token being served all the same, mend it
+  curl -fsS -H 'content-type: application/json' -d '{{\"status\":503}}' {api}/_control/faults
+  {get} --json
+  curl -fsS -X POST {api}/_control/reset
+
+  # is it ready, and what has it done?
+  {program} healthcheck {broker}
+  curl -fsS http://{probe}/metrics
+
+Ctrl-C ends it."
+    )
 }
 
-/// The program as it was started, so that the printed commands work as printed.
+/// The program as short as it can be said so that the printed commands work as printed, here or anywhere.
 fn program() -> String {
-    let path = std::env::current_exe().ok();
-    path.map_or_else(|| "token-broker".to_owned(), |path| path.display().to_string())
+    let Ok(path) = std::env::current_exe() else { return "token-broker".to_owned() };
+    let on_path = std::env::var_os("PATH").is_some_and(|directories| {
+        let first = std::env::split_paths(&directories).map(|at| at.join("token-broker")).find(|found| found.is_file());
+        first.and_then(|found| found.canonicalize().ok()).as_deref() == Some(path.as_path())
+    });
+    if on_path {
+        return "token-broker".to_owned();
+    }
+    let here = std::env::current_dir().ok();
+    let relative = here.and_then(|here| path.strip_prefix(here).ok().map(|rest| Path::new(".").join(rest)));
+    quoted(&relative.unwrap_or(path).display().to_string())
+}
+
+/// One word to a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 fn cant_listen(address: SocketAddr, error: &io::Error) -> Failure {
     Failure::Failed(format!("can't listen on {address}: {error}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_to_a_shell() {
+        assert_eq!(quoted("./target/release/token-broker"), "./target/release/token-broker");
+        assert_eq!(quoted("/home/a b/it's"), r"'/home/a b/it'\''s'");
+        assert_eq!(quoted("/a;$(b)"), "'/a;$(b)'");
+    }
 }

@@ -98,8 +98,8 @@ impl Dispatch {
         self.core().queue.aborted(now, launch);
     }
 
-    pub(super) fn landed(&self, now: Instant, launch: &Launch, failure: Option<Failure>) {
-        self.core().queue.landed(now, launch, failure);
+    pub(super) fn landed(&self, now: Instant, launch: &Launch, took: Duration, failure: Option<Failure>) {
+        self.core().queue.landed(now, launch, took, failure);
         self.bell.notify_one();
     }
 

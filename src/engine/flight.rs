@@ -117,6 +117,7 @@ struct Flight {
 impl Flight {
     async fn fly(self, provider: Arc<dyn Provider>, cancel: CancellationToken) {
         let limit = self.entry.dispatch.limits.timeout;
+        let limit = self.launch.patience().map_or(limit, |patience| patience.min(limit));
         // Within the guard from the first call on: a panic that gets past it would keep the flight's place for ever.
         let exchange = AssertUnwindSafe(async { provider.exchange().await }).catch_unwind();
         let outcome = cancel.run_until_cancelled(timeout(limit, exchange)).await;
@@ -137,13 +138,14 @@ impl Flight {
 
     fn land(self, answer: Result<Fetched, FetchError>) {
         let now = self.engine.0.clock.now().mono;
+        let took = now.saturating_duration_since(self.ticket.started.mono);
         let failure = answer.as_ref().err().map(|error| error.kind);
         self.observe(&answer);
         // The plan first: who is asked for by the landing finds the token there.
         let dispatch = Arc::clone(&self.entry.dispatch);
         let launch = self.launch.clone();
         self.settle(answer);
-        dispatch.landed(now, &launch, failure);
+        dispatch.landed(now, &launch, took, failure);
     }
 
     /// Tells the plan, publishes what it accepts, wakes those who wait, and sets the next timer.

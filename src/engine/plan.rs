@@ -24,6 +24,8 @@ pub use trouble::{BREAKER_OPEN, MIN_RETRY};
 const IDLE_AFTER: Duration = Duration::from_secs(600);
 /// A token that lives shorter is no use to anybody, and keeping it fresh would be a loop of exchanges.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+/// From this fraction of the life on a renewal counts like a waiting caller.
+const URGENT_FROM: f64 = 0.8;
 /// What is kept of the learned floor with every renewal that went well.
 const UNLEARN: f64 = 0.9;
 
@@ -42,6 +44,7 @@ pub struct Plan {
     flight: Flight,
     trouble: Option<Trouble>,
     last_attempt: Option<Instant>,
+    last_landing: Option<Instant>,
     /// The longest life that the upstream is known to give: that of its newest token.
     learned_lifetime: Option<Duration>,
     /// Renewal before this fraction of the life brought nothing: the same token again, or a refusal.
@@ -66,6 +69,7 @@ impl Plan {
             flight: Flight::Grounded,
             trouble: None,
             last_attempt: None,
+            last_landing: None,
             learned_lifetime: None,
             renew_floor: 0.0,
             reported_in_a_row: 0,
@@ -84,7 +88,7 @@ impl Plan {
         if self.servable(now).is_some_and(|held| held.validity.remaining(now) >= min_validity) {
             return self.serve(now);
         }
-        if self.longest_validity().is_some_and(|longest| min_validity > longest) {
+        if self.learned_lifetime.is_some_and(|longest| min_validity > longest) {
             return refuse(Error::new(Reason::LifetimeUnsatisfiable));
         }
         let gap = match self.servable(now) {
@@ -115,8 +119,11 @@ impl Plan {
 
     /// A timer fired, or the wall clock was stepped. `idle` is the time since the last read.
     pub fn tick(&mut self, now: Now, idle: Duration) -> Tick {
-        if self.frozen || self.flight != Flight::Grounded {
+        if self.frozen || self.flight == Flight::Flying {
             return Tick::Rest;
+        }
+        if self.flight == Flight::Queued {
+            return self.tick_in_queue(now);
         }
         match self.next_due() {
             // Whether it is wanted counts when it is due: until then, somebody may read it.
@@ -130,10 +137,21 @@ impl Plan {
         }
     }
 
+    /// A renewal that waits in the queue becomes urgent as the end comes near.
+    fn tick_in_queue(&self, now: Now) -> Tick {
+        match (self.next_due(), self.urgency(now)) {
+            (Some(_), Urgency::Waiting) => Tick::Renew(Urgency::Waiting),
+            (Some(due), Urgency::Background) => Tick::Later(due),
+            (None, _) => Tick::Rest,
+        }
+    }
+
     /// The queue says that the flight may start, in a back-off too if it is a probe. `None`: it is not wanted any more,
     /// may not be tried again yet, or one is under way.
     pub fn start(&mut self, now: Now) -> Option<Ticket> {
-        if self.frozen || self.flight == Flight::Flying {
+        // Grounded and out of trouble: a place in the queue that outlived the flight it was for.
+        let wanted = self.flight == Flight::Queued || self.trouble.is_some();
+        if self.frozen || self.flight == Flight::Flying || !wanted {
             return None;
         }
         if !self.may_probe(now) {
@@ -151,6 +169,7 @@ impl Plan {
     /// The flight came back.
     pub fn landed(&mut self, now: Now, ticket: Ticket, arrival: Arrival, chance: Chance) -> Landing {
         self.flight = Flight::Grounded;
+        self.last_landing = Some(now.mono);
         if ticket.epoch != self.epoch {
             self.try_new_credential();
             return Landing::Discarded;
@@ -204,8 +223,12 @@ impl Plan {
         self.flight == Flight::Grounded
     }
 
-    /// When the next timer should fire.
+    /// When the next timer should fire: the end of a back-off, the renewal, or, while that waits in the queue, the moment
+    /// from which it is urgent.
     pub fn next_due(&self) -> Option<Instant> {
+        if self.flight == Flight::Queued {
+            return self.held.map(|held| schedule::at_fraction(held.validity, URGENT_FROM));
+        }
         let retry = self.trouble.as_ref().map(Trouble::retry_at);
         retry.or_else(|| self.held.map(|held| held.renew_at))
     }
@@ -225,12 +248,16 @@ impl Plan {
     }
 
     fn serve(&mut self, now: Now) -> Answer {
-        let may_renew = self.flight == Flight::Grounded && !self.in_back_off(now);
-        if may_renew && self.renewal_is_due(now) {
-            self.flight = Flight::Queued;
-            return Answer::ServeAndRenew(self.urgency(now));
+        let urgency = self.urgency(now);
+        match self.flight {
+            Flight::Grounded if self.renewal_is_due(now) && !self.in_back_off(now) => {
+                self.flight = Flight::Queued;
+                Answer::ServeAndRenew(urgency)
+            }
+            // Once more, so that it moves forward.
+            Flight::Queued if urgency == Urgency::Waiting => Answer::ServeAndRenew(urgency),
+            Flight::Grounded | Flight::Queued | Flight::Flying => Answer::Serve,
         }
-        Answer::Serve
     }
 
     /// Joins the flight, or asks for one, unless a failure that is remembered or a gap forbids it.
@@ -333,7 +360,7 @@ impl Plan {
 
     /// No back-off, or one that a recovered upstream ends and that has lasted a little.
     fn may_probe(&self, now: Now) -> bool {
-        let rested = self.gap_left(now, MIN_RETRY).is_zero();
+        let rested = self.last_attempt.is_none_or(|last| now.mono >= last + MIN_RETRY);
         self.trouble.as_ref().is_none_or(|trouble| now.mono >= trouble.retry_at() || (trouble.is_transient() && rested))
     }
 
@@ -344,7 +371,9 @@ impl Plan {
     /// Near the end of the life a renewal counts like a waiting caller.
     fn urgency(&self, now: Now) -> Urgency {
         match self.held {
-            Some(held) if held.validity.remaining(now) > held.validity.lifetime / 5 => Urgency::Background,
+            Some(held) if held.validity.remaining(now) > held.validity.lifetime.mul_f64(1.0 - URGENT_FROM) => {
+                Urgency::Background
+            }
             Some(_) => Urgency::Waiting,
             None => Urgency::Background,
         }
@@ -358,20 +387,14 @@ impl Plan {
         }
     }
 
-    /// What a token can still have when it is handed out: its exchange takes time too, and the margin stands for that.
-    /// Without it, a caller who asks for the whole life would bring about one exchange after the other.
-    fn longest_validity(&self) -> Option<Duration> {
-        let margin = |lifetime: Duration| self.rules.serve_margin.min(lifetime / 10);
-        self.learned_lifetime.map(|lifetime| lifetime.saturating_sub(margin(lifetime)))
-    }
-
     fn min_gap(&self) -> Duration {
         let tenth = self.held.map(|held| held.validity.lifetime / 10);
         tenth.map_or(self.rules.min_gap, |tenth| self.rules.min_gap.min(tenth))
     }
 
     fn gap_left(&self, now: Now, gap: Duration) -> Duration {
-        let since = self.last_attempt.map(|last| now.mono.saturating_duration_since(last));
+        // From the landing, or a slow upstream would be asked again and again for what it can't give.
+        let since = self.last_landing.map(|last| now.mono.saturating_duration_since(last));
         since.map_or(Duration::ZERO, |since| gap.saturating_sub(since))
     }
 }

@@ -48,6 +48,15 @@ pub(super) struct Launch {
 struct Probe {
     /// The one before it.
     last: Option<Instant>,
+    /// How long it may take; `None`: as long as any exchange.
+    patience: Option<Duration>,
+}
+
+impl Launch {
+    /// How long the exchange may take, where that is less than any exchange may.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.probe.and_then(|probe| probe.patience)
+    }
 }
 
 /// What somebody who would wait in the queue has to expect.
@@ -75,6 +84,9 @@ pub(super) struct Queue {
     wanted_places: HashMap<WorkspaceName, u64>,
     probing: bool,
     last_probe: Option<Instant>,
+    probes_in_vain: u32,
+    /// How long the last exchange that brought a token took.
+    usual: Option<Duration>,
     failures: Streak,
     last_throttled: Option<(WorkspaceName, Instant)>,
     paused_until: Option<Instant>,
@@ -103,6 +115,8 @@ impl Queue {
             wanted_places: HashMap::new(),
             probing: false,
             last_probe: None,
+            probes_in_vain: 0,
+            usual: None,
             failures: Streak::default(),
             last_throttled: None,
             paused_until: None,
@@ -200,11 +214,12 @@ impl Queue {
         }
     }
 
-    /// A flight came back.
-    pub(super) fn landed(&mut self, now: Instant, launch: &Launch, failure: Option<Failure>) {
+    /// A flight came back, after it `took` so long.
+    pub(super) fn landed(&mut self, now: Instant, launch: &Launch, took: Duration, failure: Option<Failure>) {
         self.flying -= 1;
         if launch.probe.is_some() {
             self.probing = false;
+            self.probes_in_vain = self.probes_in_vain.saturating_add(1);
         }
         match failure {
             Some(Failure::Unreachable) => {
@@ -219,7 +234,11 @@ impl Queue {
             Some(Failure::Rejected | Failure::LockedOut | Failure::TenantMismatch) => {
                 self.failures = Streak::default();
             }
-            None => self.succeeded(now, launch.probe.is_some()),
+            None => {
+                self.usual = Some(took);
+                self.probes_in_vain = 0;
+                self.succeeded(now, launch.probe.is_some());
+            }
         }
     }
 
@@ -255,8 +274,17 @@ impl Queue {
         let rested = self.last_probe.map_or(now, |last| last + MIN_RETRY);
         match rested.max(self.bucket.ready_at(now, true, 0)) {
             at if at > now => Next::At(at),
-            _ => Next::Start(Launch { workspace: workspace.clone(), probe: Some(Probe { last: self.last_probe }) }),
+            _ => Next::Start(Launch { workspace: workspace.clone(), probe: Some(self.probe()) }),
         }
+    }
+
+    /// A probe of a silent upstream would hold the place of the next one until the exchange's own deadline, and so see the
+    /// recovery late. It gives up after a few times what the upstream used to take; one in ten waits its full time, in
+    /// case the upstream has become that slow.
+    fn probe(&self) -> Probe {
+        let impatient = self.probes_in_vain % 10 != 9;
+        let patience = self.usual.map(|usual| (usual * 4).max(MIN_RETRY)).filter(|_| impatient);
+        Probe { last: self.last_probe, patience }
     }
 
     fn launch(&mut self, launch: Launch, now: Instant) -> Next {

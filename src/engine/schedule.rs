@@ -22,7 +22,7 @@ pub(super) fn renew_at(validity: Validity, floor: f64, chance: Chance) -> Instan
 }
 
 /// The moment at which this fraction of the life is over, at the latest shortly before the token can't be served.
-fn at_fraction(validity: Validity, fraction: f64) -> Instant {
+pub(super) fn at_fraction(validity: Validity, fraction: f64) -> Instant {
     let latest = validity.lifetime.saturating_sub(validity.margin).mul_f64(LATEST);
     let wanted = validity.lifetime.mul_f64(fraction.clamp(0.0, 1.0));
     validity.started.mono + wanted.min(latest)

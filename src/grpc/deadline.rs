@@ -1,10 +1,13 @@
 //! The caller's deadline, from `grpc-timeout`: absent 10 s, at most 30 s. Bounds the whole of a unary call, the reading
-//! of its request included; a stream is bounded until it starts.
+//! of its request included; a stream is bounded until it starts. A panic on the way is the answer `BUG`, not a stream
+//! that breaks off.
 
 use crate::error::{Error, Reason};
+use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response};
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -56,13 +59,15 @@ where
         request.extensions_mut().insert(Deadline(deadline));
         let answer = self.0.call(request);
         Box::pin(async move {
-            match timeout_at(deadline + SLACK, answer).await {
-                Ok(answer) => answer,
-                Err(_elapsed) => {
-                    let status: Status = Error::new(Reason::Deadline).into();
-                    Ok(status.into_http::<C>())
-                }
-            }
+            let answer = AssertUnwindSafe(answer).catch_unwind();
+            let failed = match timeout_at(deadline + SLACK, answer).await {
+                Ok(Ok(answer)) => return answer,
+                // The panic hook has logged it, within the request's span.
+                Ok(Err(_panic)) => Reason::Bug,
+                Err(_elapsed) => Reason::Deadline,
+            };
+            let status: Status = Error::new(failed).into();
+            Ok(status.into_http::<C>())
         })
     }
 }

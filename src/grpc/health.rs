@@ -44,23 +44,31 @@ impl Health for HealthService {
         let supervisor = self.supervisor.clone();
         let known = SERVICES.contains(&request.get_ref().service.as_str());
         let statuses: Self::WatchStream = if known {
-            changes(self.readiness.subscribe()).boxed()
+            changes(self.readiness.subscribe(), supervisor).boxed()
         } else {
             // The specification: the stream stays open, for the service may be registered later.
-            stream::once(async { answer(WireStatus::ServiceUnknown) }).chain(stream::pending()).map(Ok).boxed()
+            let unknown = stream::once(async { Ok(answer(WireStatus::ServiceUnknown)) });
+            let never = stream::pending().take_until(async move { supervisor.draining().await });
+            unknown.chain(never).boxed()
         };
-        // An open stream must not hold up the drain.
-        let until_drained = statuses.take_until(async move { supervisor.draining().await });
-        Ok(Response::new(until_drained.boxed()))
+        Ok(Response::new(statuses))
     }
 }
 
-/// The status now, and every later change.
-fn changes(readiness: watch::Receiver<bool>) -> impl stream::Stream<Item = Result<HealthCheckResponse, Status>> {
-    stream::unfold((readiness, None), |(mut readiness, told)| async move {
+/// The status now, and every later change, the drain the last one: an open stream must not hold it up, and whoever
+/// watches must not take its end for an accident.
+fn changes(
+    readiness: watch::Receiver<bool>,
+    supervisor: Supervisor,
+) -> impl stream::Stream<Item = Result<HealthCheckResponse, Status>> {
+    stream::unfold((readiness, supervisor, None), |(mut readiness, supervisor, told)| async move {
         let differs = |ready: &bool| Some(*ready) != told;
-        let ready = readiness.wait_for(differs).await.ok().map(|ready| *ready)?;
-        Some((Ok(answer(serving(ready))), (readiness, Some(ready))))
+        let ready = tokio::select! {
+            biased;
+            () = supervisor.draining() => (told != Some(false)).then_some(false)?,
+            changed = readiness.wait_for(differs) => changed.ok().map(|ready| *ready)?,
+        };
+        Some((Ok(answer(serving(ready))), (readiness, supervisor, Some(ready))))
     })
 }
 

@@ -2,9 +2,13 @@
 
 #[cfg(test)]
 mod architecture;
+#[cfg(test)]
+mod cli;
 mod config;
 #[cfg(test)]
 mod engine;
+#[cfg(test)]
+mod grpc;
 #[cfg(test)]
 mod holds;
 #[cfg(test)]

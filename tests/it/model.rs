@@ -14,7 +14,8 @@
 //! * `Withdrawn`: deleted, unknown and frozen Workspaces get that answer, and no exchange.
 //! * `Report`: a report of another token gets the current one at once, a report of the current one never gets it back.
 //! * `Loop`: exchanges are for a reason.
-//! * `Abandoned`: an exchange under way is dropped at its time limit or when it is not wanted any more, for nothing else.
+//! * `Abandoned`: an exchange under way is dropped at its time limit, as a probe that finds silence, or when it is not wanted
+//!   any more, for nothing else.
 //! * `Unwanted`: and when it is not wanted any more, it is dropped.
 //! * `WrongAnswer`: a refusal says what is the case.
 //! * `Stuck`: once all is well again, every Workspace is served and nobody is counted as waiting.

@@ -41,7 +41,7 @@ impl Rig {
 
     fn land(&mut self, launches: &[Launch], failure: Option<Failure>) {
         for launch in launches {
-            self.queue.landed(self.now, launch, failure);
+            self.queue.landed(self.now, launch, Duration::from_millis(50), failure);
         }
     }
 

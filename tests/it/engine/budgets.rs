@@ -159,3 +159,28 @@ async fn promise_09_a_later_and_shorter_retry_after_does_not_end_the_rest() {
     }
     assert_eq!(upstream.count(), 4);
 }
+
+#[tokio::test(start_paused = true)]
+async fn promise_09_old_popularity_fades() {
+    let world = World::new();
+    let upstream = world.upstream("one", Limits { max_concurrent: count(1), ..limits() });
+    upstream.answers(Outcome::Token(HOUR));
+    for workspace in ["old", "new"] {
+        world.put(&upstream, workspace, KeepWarm::Always);
+    }
+    pass(secs(1)).await;
+    for _ in 0..200 {
+        assert!(world.get("old").await.is_ok());
+    }
+    pass(6 * HOUR).await;
+    for _ in 0..8 {
+        assert!(world.get("new").await.is_ok());
+    }
+    let before = upstream.count();
+    for workspace in ["old", "new"].map(name) {
+        assert!(world.engine.freeze(&workspace) && world.engine.unfreeze(&workspace));
+    }
+    pass(secs(1)).await;
+    let order: Vec<_> = upstream.calls().split_off(before).into_iter().map(|call| call.workspace).collect();
+    assert_eq!(order, ["new", "old"]);
+}

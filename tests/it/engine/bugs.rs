@@ -247,10 +247,12 @@ proptest! {
         let mut plan = Plan::new(rules);
         let mut now = Clock::simulated().now();
         let arrived = Arrived { fingerprint: Fingerprint::of(&AccessToken::new("t")), lifetime };
+        plan.ask(now, Duration::ZERO);
         let ticket = plan.start(now).unwrap();
         plan.landed(now, ticket, Ok(arrived), chance);
         now.mono += lifetime.mul_f64(asked_at);
         now.wall += lifetime.mul_f64(asked_at);
+        plan.rekey();
         let ticket = plan.start(now).unwrap();
         let left = Arrived { lifetime: lifetime.mul_f64(1.0 - asked_at), ..arrived };
         let Landing::Kept(held) = plan.landed(now, ticket, Ok(left), chance) else {

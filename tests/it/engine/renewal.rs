@@ -4,7 +4,7 @@ use super::fake::Outcome;
 use super::world::{DAY, HOUR, MINUTE, World, budget, fullest, leap, least_gap, limits, ms, pass, secs};
 use std::collections::HashSet;
 use std::time::Duration;
-use token_broker::engine::plan::{Answer, Arrived, Chance, Plan, Rules, State, Urgency};
+use token_broker::engine::plan::{Answer, Arrived, Chance, Plan, Rules, State, Tick, Urgency};
 use token_broker::engine::{Limits, Source};
 use token_broker::provider::Failure;
 use token_broker::secret::AccessToken;
@@ -49,7 +49,14 @@ async fn promise_06_near_the_end_a_renewal_counts_like_a_waiting_caller() {
         plan.landed(clock.now(), ticket, Ok(arrived), Chance { renew_fraction: 0.5, random: 0.5 });
         pass(secs(age)).await;
         assert_eq!(plan.ask(clock.now(), Duration::ZERO), Answer::ServeAndRenew(expected), "{age}");
-        assert_eq!(plan.ask(clock.now(), Duration::ZERO), Answer::Serve, "once");
+        if expected == Urgency::Background {
+            assert_eq!(plan.ask(clock.now(), Duration::ZERO), Answer::Serve, "once");
+            pass(secs(81 - age)).await;
+        }
+        // While it stands in the queue, with readers and without.
+        let moved_forward = Answer::ServeAndRenew(Urgency::Waiting);
+        assert_eq!(plan.ask(clock.now(), Duration::ZERO), moved_forward, "{age}");
+        assert_eq!(plan.tick(clock.now(), Duration::MAX), Tick::Renew(Urgency::Waiting), "{age}");
     }
 }
 
@@ -202,4 +209,39 @@ async fn promise_08_an_outage_without_readers_is_not_probed_for_ever() {
     assert!(fullest(&upstream.times(), MINUTE) <= 7);
     upstream.answers(Outcome::Token(HOUR));
     assert!(world.ask_for("a", secs(2), ms(500)).await.iter().any(Result::is_ok));
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_06_what_was_learned_of_refusals_is_unlearned() {
+    let (world, _, provider) = World::of_one();
+    provider.then(Outcome::Token(HOUR)).then(Outcome::Same(HOUR)).answers(Outcome::Token(HOUR));
+    world.ask_for("a", 8 * HOUR, secs(10)).await;
+    let times = provider.times();
+    let last = times[times.len() - 1] - times[times.len() - 2];
+    assert!(last < 34 * MINUTE, "back at half the life: {last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_06_callers_of_a_valid_token_do_not_hasten_its_renewal_in_a_back_off() {
+    let (world, upstream, _) = World::of_one();
+    upstream.answers(Outcome::Token(4 * HOUR));
+    world.get("a").await.unwrap();
+    pass(119 * MINUTE).await;
+    upstream.answers(Outcome::Fails(Failure::Unavailable));
+    let answers = world.ask_for("a", 40 * MINUTE, ms(500)).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert!((20..=60).contains(&upstream.count()), "{}", upstream.count());
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_06_failed_renewals_are_tried_more_densely_near_the_end() {
+    let (world, upstream, _) = World::of_one();
+    upstream.answers(Outcome::Token(HOUR));
+    world.get("a").await.unwrap();
+    upstream.answers(Outcome::Fails(Failure::Unavailable));
+    pass(57 * MINUTE).await;
+    let before = upstream.count();
+    pass(2 * MINUTE + secs(50)).await;
+    let tries = upstream.count() - before;
+    assert!((12..=60).contains(&tries), "{tries}, and not one a minute");
 }

@@ -19,7 +19,8 @@ async fn callers_of_a_cold_workspace_cause_one_login_and_get_one_token() {
     stand.control.set_fault(Scope::ALL, Fault::Latency(latency));
     let fleet = Fleet::connect(stand.address, &stand.control, callers, 100).await;
 
-    let (mut took, mut after_answer, mut waited, mut logins) = (Vec::new(), Vec::new(), 0, Vec::new());
+    let (mut took, mut after_answer, mut cached) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut waited, mut logins) = (0, Vec::new());
     for organisation in (1..).take(repetitions) {
         let start = Instant::now();
         let answers = all_at_once(&fleet, organisation, callers).await;
@@ -33,20 +34,22 @@ async fn callers_of_a_cold_workspace_cause_one_login_and_get_one_token() {
         waited += answers.iter().filter(from_exchange).count();
         took.extend(answers.iter().map(Answer::took));
         after_answer.extend(answers.iter().map(|answer| answer.at.saturating_duration_since(start + latency)));
+        // What so many answers at once cost in any case, on these cores and with these callers.
+        cached.extend(all_at_once(&fleet, organisation, callers).await.iter().map(Answer::took));
     }
 
-    let (took, after_answer) = (Times::of(took), Times::of(after_answer));
+    let (took, after_answer, cached) = (Times::of(took), Times::of(after_answer), Times::of(cached));
     report(
         "cold",
         format_args!(
             "{repetitions} x {callers} callers on {} connections, upstream latency {latency:?}: logins {logins:?}, \
              {waited} of {} waited for the exchange, one token each; answered in {took}; after the upstream's answer \
-             {after_answer}",
+             {after_answer}; the same calls once more, from the cache: {cached}",
             fleet.connections(),
             repetitions * callers
         ),
     );
-    form.check_time("p99", took.percentile(99), latency + millis(200));
+    form.check_time("p99", took.percentile(99), latency + millis(200) + cached.percentile(99));
 }
 
 async fn all_at_once(fleet: &Fleet, organisation: u64, callers: usize) -> Vec<Answer> {

@@ -53,10 +53,13 @@ impl Oracle {
         self.exchanges[exchange].ended = true;
         let live = self.known[workspace].exists && self.known[workspace].epoch == epoch;
         let timed_out = now >= started + self.sites[site].timeout;
-        if live && matches!(outcome, Outcome::Dropped) && !timed_out {
+        let gave_up = now >= started + TRANSIENT_REST && self.may_be_down(site);
+        if live && matches!(outcome, Outcome::Dropped) && !timed_out && !gave_up {
             self.object(Rule::Abandoned, format!("an exchange of {workspace} was dropped for no reason"));
         }
-        let silent = matches!(outcome, Outcome::Failed(Failure::Unreachable)) || timed_out;
+        let silent = matches!(outcome, Outcome::Failed(Failure::Unreachable))
+            || timed_out
+            || gave_up && matches!(outcome, Outcome::Dropped);
         if !silent {
             self.counted[site].push(started);
         }
@@ -68,6 +71,12 @@ impl Oracle {
             Outcome::Failed(failure) => self.failed(workspace, failure, started),
             Outcome::Dropped => self.failed(workspace, Failure::Unreachable, started),
         }
+    }
+
+    /// A probe does not wait as long as any exchange may.
+    fn may_be_down(&self, site: usize) -> bool {
+        let transient = |failure| matches!(failure, Failure::Unreachable | Failure::Unavailable | Failure::Malformed);
+        self.known.iter().any(|known| known.upstream == site && known.last_failure.is_some_and(transient))
     }
 
     /// What is not wanted any more is dropped. Called when the engine has come to rest.

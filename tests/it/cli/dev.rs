@@ -1,0 +1,147 @@
+//! `dev`: every command that it prints works as printed.
+
+use super::{Done, PATIENCE, Process, finish, manifest, token_broker};
+use std::env;
+use std::process::Stdio;
+use tokio::io::AsyncBufReadExt as _;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+const ANY: &str = "127.0.0.1:0";
+
+struct Dev {
+    /// Ends it when dropped.
+    _process: Process,
+    /// Up to the last line, which says how to end it.
+    welcome: String,
+}
+
+impl Dev {
+    async fn start() -> Self {
+        let listen = ["--grpc-listen", ANY, "--probe-listen", ANY, "--sandbox-listen", ANY];
+        let mut command = token_broker(&[&["dev"][..], &listen].concat());
+        command.current_dir(manifest());
+        let mut process = Process::start(command);
+        let mut welcome = String::new();
+        let stdout = process.stdout.as_mut().unwrap();
+        while !welcome.contains("Ctrl-C ends it.") {
+            let read = timeout(PATIENCE, stdout.read_line(&mut welcome)).await.expect("it says nothing more").unwrap();
+            assert!(read > 0, "it ended: {welcome}");
+        }
+        Self { _process: process, welcome }
+    }
+
+    /// The commands to copy, in their order.
+    fn commands(&self) -> Vec<String> {
+        let (_, rest) = self.welcome.split_once("\nTry").expect("nothing to try");
+        let indented = rest.lines().filter_map(|line| line.strip_prefix("  "));
+        indented.filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    }
+
+    /// The address that is printed behind this word.
+    fn address(&self, word: &str) -> &str {
+        let line = self.welcome.lines().find_map(|line| line.trim_start().strip_prefix(word));
+        let (_, rest) = line.unwrap_or_else(|| panic!("no {word} in {}", self.welcome)).split_once("http://").unwrap();
+        rest.split([' ', '/']).next().unwrap()
+    }
+}
+
+/// As a person would, in the directory that `dev` was started in.
+async fn sh(command: &str) -> Done {
+    let tools = manifest().join("target/tools");
+    let path = env::join_paths(env::split_paths(&env::var_os("PATH").unwrap_or_default()).chain([tools])).unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).current_dir(manifest()).env_clear().env("PATH", path);
+    shell.stdin(Stdio::null()).kill_on_drop(true);
+    finish(shell).await
+}
+
+/// What its output must hold.
+fn expected(command: &str) -> &'static [&'static str] {
+    let rows: [(&str, &[&str]); 9] = [
+        ("/_control/faults", &[]),
+        ("/_control/reset", &[]),
+        ("/metrics", &["token_broker_rpc_calls_total", "token_broker_exchanges_total"]),
+        ("/api/v1/endpoint", &["HTTP/1.1 200 OK", "Device 1"]),
+        ("grpcurl ", &["\"fingerprint\"", "\"validFor\""]),
+        (" inspect ", &["\"esc.org\": 1", "\"exp\""]),
+        (" healthcheck ", &["serving"]),
+        (" --json", &["\"fingerprint\"", "\"header_name\": \"authorization\""]),
+        (" get ", &["eyJ"]),
+    ];
+    let row = rows.iter().find(|(part, _)| command.contains(part));
+    row.unwrap_or_else(|| panic!("a command that this test does not know: {command}")).1
+}
+
+fn lacks_grpcurl() -> bool {
+    let there = manifest().join("target/tools/grpcurl").exists();
+    assert!(there || env::var_os("CI").is_none(), "test.sh installs target/tools/grpcurl, and it is not there");
+    !there
+}
+
+#[tokio::test]
+async fn every_printed_command_works_as_printed() {
+    let dev = Dev::start().await;
+    let commands = dev.commands();
+    assert!(commands.len() >= 9, "{}", dev.welcome);
+    let upstream = dev.address("upstream").to_owned();
+    for command in commands {
+        if command.starts_with("grpcurl ") && lacks_grpcurl() {
+            continue;
+        }
+        let done = sh(&command).await;
+        assert_eq!(done.code, Some(0), "{command}\n{}\n{}", done.stdout, done.stderr);
+        for part in expected(&command) {
+            assert!(done.stdout.contains(part), "{part:?} is not in the output of {command}:\n{}", done.stdout);
+        }
+        let status = sh(&format!("curl -s -o /dev/null -w '%{{http_code}}' http://{upstream}/api/v1/endpoint")).await;
+        if command.contains("/_control/faults") {
+            assert_eq!(status.stdout, "503", "nothing broke");
+        } else if command.contains("/_control/reset") {
+            assert_eq!(status.stdout, "401", "nothing was mended");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_workspace_that_is_printed_is_there() {
+    let dev = Dev::start().await;
+    let (_, rest) = dev.welcome.split_once("Workspaces:\n").unwrap();
+    let names =
+        rest.lines().take_while(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next());
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    assert_eq!(names.len(), 4);
+    let endpoint = format!("http://{}", dev.address("gRPC"));
+    for name in names {
+        let done = super::run(&["get", "--endpoint", &endpoint, &name]).await;
+        if name == "demo/emnify-revoked" {
+            assert_eq!(done.code, Some(1));
+            assert!(done.stderr.contains("(CREDENTIAL_REJECTED)"), "{}", done.stderr);
+        } else {
+            assert_eq!(done.code, Some(0), "{name}: {}", done.stderr);
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_ends_with_0_and_leaves_no_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let listen = ["--grpc-listen", ANY, "--probe-listen", ANY, "--sandbox-listen", ANY];
+    let mut command = token_broker(&[&["dev"][..], &listen].concat());
+    command.env("TMPDIR", directory.path());
+    let mut process = Process::start(command);
+    let mut line = String::new();
+    while !line.contains("Ctrl-C") {
+        line.clear();
+        let stdout = process.stdout.as_mut().unwrap();
+        assert!(timeout(PATIENCE, stdout.read_line(&mut line)).await.unwrap().unwrap() > 0, "{}", process.stderr());
+    }
+    assert_eq!(directory.path().read_dir().unwrap().count(), 1);
+    // Signals are taken over before anything is logged.
+    while !process.stderr().contains("serving") {
+        timeout(PATIENCE, process.lines.changed()).await.unwrap().unwrap();
+    }
+    process.signal("INT").await;
+    assert_eq!(process.ended().await.code(), Some(0), "{}", process.stderr());
+    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+}

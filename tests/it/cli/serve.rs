@@ -1,0 +1,105 @@
+//! The life of `serve`, and above all its end.
+
+use super::{Files, PATIENCE, Process, Serving, Upstream, WORKSPACE, finish, token_broker};
+use std::time::Duration;
+use token_broker::sandbox::{Fault, Scope};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
+use tokio::time::{Instant, timeout};
+
+/// A `get` that waits for the upstream, which hangs.
+async fn waiting(upstream: &Upstream, serving: &Serving) -> Process {
+    upstream.control.set_fault(Scope::ALL, Fault::Hang);
+    let get = Process::start(token_broker(&["get", "--endpoint", &serving.grpc, "--timeout", "30s", WORKSPACE]));
+    upstream.is_asked().await;
+    get
+}
+
+async fn http_status(url: &str) -> String {
+    let mut command = Command::new("curl");
+    command.args(["-sS", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", url]);
+    finish(command).await.stdout
+}
+
+#[tokio::test]
+async fn it_is_ready_once_it_says_so_and_says_nothing_on_stdout() {
+    let upstream = Upstream::start().await;
+    let files = Files::for_upstream(upstream.address, "", "");
+    let mut serving = Serving::start(&files, &[]).await;
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(http_status(&format!("{}{path}", serving.probe)).await, "200", "{path}");
+    }
+    serving.process.signal("INT").await;
+    assert_eq!(serving.process.ended().await.code(), Some(0));
+    let mut stdout = String::new();
+    serving.process.stdout.take().unwrap().read_to_string(&mut stdout).await.unwrap();
+    assert_eq!(stdout, "");
+}
+
+#[tokio::test]
+async fn the_environment_overlays_the_file() {
+    let files = Files::for_upstream(([127, 0, 0, 1], 1).into(), "", "");
+    // Were the level not overlaid, the line that the start waits for would be there all the same; the format is told
+    // by the file to be the default.
+    let variables = [("TOKEN_BROKER__SERVER__GRPC_LISTEN", "[::1]:0"), ("TOKEN_BROKER__LOG__LEVEL", "info")];
+    let serving = Serving::start(&files, &variables).await;
+    assert!(serving.grpc.starts_with("http://[::1]:"), "{}", serving.grpc);
+}
+
+#[tokio::test]
+async fn sigterm_lets_a_waiting_call_get_its_answer() {
+    let upstream = Upstream::start().await;
+    let files = Files::for_upstream(upstream.address, "drain_timeout = \"30s\"", "");
+    let mut serving = Serving::start(&files, &[]).await;
+    let mut get = waiting(&upstream, &serving).await;
+    serving.process.signal("TERM").await;
+    serving.process.logged("draining").await;
+    upstream.control.clear();
+    assert_eq!(get.ended().await.code(), Some(0), "{}", get.stderr());
+    assert_eq!(serving.process.ended().await.code(), Some(0), "{}", serving.process.stderr());
+}
+
+#[tokio::test]
+async fn sigterm_ends_with_0_when_a_hanging_upstream_is_given_up() {
+    let upstream = Upstream::start().await;
+    let files = Files::for_upstream(upstream.address, "drain_timeout = \"20s\"", "timeout = \"2s\"");
+    let mut serving = Serving::start(&files, &[]).await;
+    let mut get = waiting(&upstream, &serving).await;
+    let begun = Instant::now();
+    serving.process.signal("TERM").await;
+    assert_eq!(serving.process.ended().await.code(), Some(0), "{}", serving.process.stderr());
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!(get.ended().await.code(), Some(1));
+    assert!(get.stderr().contains("UPSTREAM_UNAVAILABLE"), "{}", get.stderr());
+}
+
+#[tokio::test]
+async fn sigterm_ends_with_0_at_the_drain_deadline_at_the_latest() {
+    let upstream = Upstream::start().await;
+    let files = Files::for_upstream(upstream.address, "drain_timeout = \"1s\"", "timeout = \"60s\"");
+    let mut serving = Serving::start(&files, &[]).await;
+    let mut get = waiting(&upstream, &serving).await;
+    let begun = Instant::now();
+    serving.process.signal("TERM").await;
+    assert_eq!(serving.process.ended().await.code(), Some(0), "{}", serving.process.stderr());
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(get.ended().await.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let upstream = Upstream::start().await;
+    let files = Files::for_upstream(upstream.address, "drain_timeout = \"1h\"", "timeout = \"5m\"");
+    let mut serving = Serving::start(&files, &[]).await;
+    let _get = waiting(&upstream, &serving).await;
+    serving.process.signal("TERM").await;
+    serving.process.logged("draining").await;
+    assert!(timeout(Duration::from_millis(300), serving.process.child.wait()).await.is_err(), "it did not drain");
+    let begun = Instant::now();
+    serving.process.signal("INT").await;
+    assert_eq!(serving.process.ended().await.code(), Some(1));
+    assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+    let last = serving.process.stderr().lines().last().unwrap().to_owned();
+    assert_eq!(last, "token-broker: a second signal cut the drain short");
+}
