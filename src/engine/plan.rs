@@ -159,6 +159,8 @@ impl Plan {
             return None;
         }
         self.flight = Flight::Flying;
+        // It flies with the newest credential.
+        self.rekeyed = false;
         self.last_attempt = Some(now.mono);
         let reported = std::mem::take(&mut self.report_pending);
         Some(Ticket { started: now, epoch: self.epoch, reported })

@@ -29,33 +29,34 @@ mod world;
 
 use oracle::Rule;
 use std::collections::BTreeSet;
+use std::thread;
 use world::{Run, Sabotage, run, run_vigil};
 
 const FIRST_SEED: u64 = 20_260_000;
 const SEQUENCES: u64 = 10_000;
+/// Threads that share the sequences.
+const WORKERS: u64 = 2;
 
 #[test]
 fn the_engine_keeps_to_the_naive_model() {
     let one = number_from("TOKEN_BROKER_MODEL_SEED");
     let count = number_from("TOKEN_BROKER_MODEL_SEQUENCES").unwrap_or(SEQUENCES);
     let seeds = one.map_or(FIRST_SEED..FIRST_SEED + count, |seed| seed..seed + 1);
-    let (mut exchanges, mut served, mut refused) = (0, 0, 0);
-    let mut reasons = BTreeSet::new();
-    for seed in seeds {
-        let run = run(seed, Sabotage::None);
-        assert!(run.objections.is_empty(), "{}", tell(seed, &run));
-        exchanges += run.exchanges;
-        served += run.served;
-        refused += run.refused;
-        reasons.extend(run.reasons);
+    let share = |worker: u64| seeds.clone().filter(move |seed| seed % WORKERS == worker);
+    let tallies: Vec<Result<Tally, String>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|worker| scope.spawn(move || play(share(worker)))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    });
+    let mut all = Tally::default();
+    for tally in tallies {
+        let Tally { exchanges, served, refused, reasons } = tally.unwrap_or_else(|trace| panic!("{trace}"));
+        all.exchanges += exchanges;
+        all.served += served;
+        all.refused += refused;
+        all.reasons.extend(reasons);
     }
     if one.is_none() && count >= 1_000 {
-        // The sequences reach what they are for.
-        let per_sequence = |number: u64| number / count;
-        assert!(per_sequence(served) >= 3, "{served} served");
-        assert!(per_sequence(refused) >= 1, "{refused} refused");
-        assert!(per_sequence(exchanges.try_into().unwrap()) >= 5, "{exchanges} exchanges");
-        assert_eq!(reasons, refusals(), "every refusal of the engine occurs");
+        all.check_reach(count);
     }
 }
 
@@ -92,6 +93,41 @@ fn the_oracle_objects_when_something_is_wrong() {
         let objects = |seed: u64| run(seed, sabotage).objections.iter().any(|objection| objection.rule == rule);
         assert!((FIRST_SEED..FIRST_SEED + 300).any(objects), "{sabotage:?} goes unnoticed by {rule:?}");
     }
+}
+
+/// What the sequences reached.
+#[derive(Debug, Default)]
+struct Tally {
+    exchanges: u64,
+    served: u64,
+    refused: u64,
+    reasons: BTreeSet<&'static str>,
+}
+
+impl Tally {
+    /// The sequences reach what they are for.
+    fn check_reach(&self, sequences: u64) {
+        assert!(self.served >= 3 * sequences, "{self:?}");
+        assert!(self.refused >= sequences, "{self:?}");
+        assert!(self.exchanges >= 5 * sequences, "{self:?}");
+        assert_eq!(self.reasons, refusals(), "every refusal of the engine occurs");
+    }
+}
+
+/// Up to the first sequence with an objection, which is told.
+fn play(seeds: impl Iterator<Item = u64>) -> Result<Tally, String> {
+    let mut tally = Tally::default();
+    for seed in seeds {
+        let run = run(seed, Sabotage::None);
+        if !run.objections.is_empty() {
+            return Err(tell(seed, &run));
+        }
+        tally.exchanges += run.exchanges;
+        tally.served += run.served;
+        tally.refused += run.refused;
+        tally.reasons.extend(run.reasons);
+    }
+    Ok(tally)
 }
 
 fn refusals() -> BTreeSet<&'static str> {

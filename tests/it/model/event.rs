@@ -94,7 +94,8 @@ pub(super) fn vigil(workspaces: usize) -> Vec<(Event, Settle)> {
     let ask = |workspace| Event::Ask { workspace, min_validity: Duration::ZERO, patience: Duration::from_secs(10) };
     let asks = (0..workspaces).map(ask);
     let moods = (0..workspaces).map(|workspace| Event::Mood { workspace, mood: Mood::Same, latency });
-    let rest = [Event::Watch { time: Duration::from_secs(43_200) }];
+    let answered = Event::Pass { time: Duration::from_secs(11) };
+    let rest = [answered, Event::Watch { time: Duration::from_secs(43_200) }];
     asks.chain(moods).chain(rest).map(|event| (event, Settle::Wholly)).collect()
 }
 

@@ -263,8 +263,8 @@ impl Oracle {
         }
     }
 
-    pub(super) fn exchanges(&self) -> usize {
-        self.exchanges.len()
+    pub(super) fn exchanges(&self) -> u64 {
+        self.known.iter().map(|known| known.exchanges).sum()
     }
 
     pub(super) fn object(&mut self, rule: Rule, text: impl fmt::Display) {

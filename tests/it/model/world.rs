@@ -23,7 +23,7 @@ use tokio::time::{Instant, advance, sleep};
 const STEPS: usize = 40;
 /// A long time passes in so many jumps: the engine's timers fire late then, as on a machine under load.
 const JUMPS: u32 = 30;
-const VIGIL_JUMP: Duration = Duration::from_secs(2);
+const VIGIL_JUMP: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// After this without a deed every back-off and every breaker is over, and every budget full.
 const ALL_FORGIVEN: Duration = Duration::from_secs(600 + LONGEST_RETRY_AFTER.as_secs() * 11 / 10);
@@ -63,7 +63,7 @@ pub(super) struct Run {
     pub(super) objections: Vec<Objection>,
     /// What was done, up to the first objection.
     pub(super) trace: Vec<String>,
-    pub(super) exchanges: usize,
+    pub(super) exchanges: u64,
     pub(super) served: u64,
     pub(super) refused: u64,
     pub(super) reasons: Vec<&'static str>,
