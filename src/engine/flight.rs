@@ -86,7 +86,7 @@ fn start(engine: &Engine, dispatch: &Arc<Dispatch>, launch: Launch) {
         dispatch.aborted(now.mono, &launch);
         return Engine::set_timer(&entry);
     };
-    let flight = Flight { engine: engine.clone(), entry, launch, ticket };
+    let flight = Flight { engine: engine.clone(), entry, launch, ticket, settled: false };
     engine.0.supervisor.spawn("exchange", flight.fly(provider, cancel));
 }
 
@@ -112,6 +112,7 @@ struct Flight {
     entry: Arc<Entry>,
     launch: Launch,
     ticket: Ticket,
+    settled: bool,
 }
 
 impl Flight {
@@ -120,6 +121,10 @@ impl Flight {
         let limit = self.launch.patience().map_or(limit, |patience| patience.min(limit));
         // Within the guard from the first call on: a panic that gets past it would keep the flight's place for ever.
         let exchange = AssertUnwindSafe(async { provider.exchange().await }).catch_unwind();
+        if cancel.is_cancelled() {
+            // Before its first step: a credential that was replaced or withdrawn is not even sent.
+            return self.called_off();
+        }
         let outcome = cancel.run_until_cancelled(timeout(limit, exchange)).await;
         let answer = match outcome {
             None => return self.called_off(),
@@ -130,13 +135,13 @@ impl Flight {
         self.land(answer);
     }
 
-    fn called_off(self) {
+    fn called_off(mut self) {
         let unwanted = Err(FetchError::new(Failure::Unreachable, "called off"));
         self.entry.dispatch.called_off(&self.launch);
         self.settle(unwanted);
     }
 
-    fn land(self, answer: Result<Fetched, FetchError>) {
+    fn land(mut self, answer: Result<Fetched, FetchError>) {
         let now = self.engine.0.clock.now().mono;
         let took = now.saturating_duration_since(self.ticket.started.mono);
         let failure = answer.as_ref().err().map(|error| error.kind);
@@ -152,8 +157,9 @@ impl Flight {
     }
 
     /// Tells the plan, publishes what it accepts, wakes those who wait, and sets the next timer.
-    fn settle(&self, answer: Result<Fetched, FetchError>) {
-        let Self { engine, entry, ticket, .. } = self;
+    fn settle(&mut self, answer: Result<Fetched, FetchError>) {
+        self.settled = true;
+        let Self { engine, entry, ticket, .. } = &*self;
         let now = engine.0.clock.now();
         let chance = Chance { renew_fraction: entry.dispatch.renew_fraction(), random: engine.random() };
         let arrival = match &answer {
@@ -235,6 +241,16 @@ impl Flight {
                 workspace.name = %workspace, upstream.name = %upstream, duration_ms, outcome,
                 detail = %error, "exchange failed"
             ),
+        }
+    }
+}
+
+/// A flight that ends in any other way must not keep its place, nor leave the plan waiting for it.
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.entry.dispatch.called_off(&self.launch);
+            self.settle(Err(FetchError::new(Failure::Malformed, "the exchange was lost")));
         }
     }
 }

@@ -139,6 +139,26 @@ async fn promise_09_when_a_second_workspace_is_throttled_the_upstream_rests() {
     }
 }
 
+/// Who waits in the queue already hears it too, and does not find out by waiting for the deadline.
+#[tokio::test(start_paused = true)]
+async fn promise_11_who_waits_in_the_queue_hears_that_the_upstream_is_down() {
+    let world = World::new();
+    let upstream = world.upstream("one", Limits { max_concurrent: count(1), ..limits() });
+    upstream.answers(Outcome::Fails(Failure::Unavailable));
+    upstream.takes(ms(100));
+    let mut crowd = tokio::task::JoinSet::new();
+    for workspace in ["a", "b", "c", "d", "e", "f"] {
+        world.workspace(&upstream, workspace);
+        crowd.spawn(world.crowd(workspace, 5, secs(9)).join_all());
+    }
+    let begun = Instant::now();
+    let answers: Vec<_> = crowd.join_all().await.into_iter().flatten().collect();
+    assert_eq!(answers.len(), 30);
+    assert!(answers.iter().all(|answer| reason(answer) == Some(Reason::UpstreamUnavailable)));
+    assert!(begun.elapsed() < secs(1), "{:?}", begun.elapsed());
+    assert!(upstream.count() <= 4, "three failures say it, and the first probe: {}", upstream.count());
+}
+
 #[tokio::test(start_paused = true)]
 async fn promise_09_a_later_and_shorter_retry_after_does_not_end_the_rest() {
     let world = World::new();
