@@ -49,7 +49,7 @@ need_venv() {
   python3 -m venv --clear "$VENV"
 }
 
-# Lint, formatting and breaking changes of the schema; `buf curl` is one more client that nobody here wrote.
+# Lint and formatting of the schema.
 need_buf() {
   [ "$("$VENV/bin/buf" --version 2>/dev/null)" = "$BUF_VERSION" ] && return
   need_venv

@@ -114,6 +114,10 @@ impl Dispatch {
         (in_vain, outlook)
     }
 
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.core().queue.patience()
+    }
+
     pub(super) fn called_off(&self, launch: &Launch) {
         self.core().queue.called_off(launch);
         self.bell.notify_one();

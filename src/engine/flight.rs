@@ -12,6 +12,7 @@ use crate::token::{Fingerprint, Token, WorkspaceName};
 use futures_util::FutureExt as _;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -117,8 +118,7 @@ struct Flight {
 
 impl Flight {
     async fn fly(self, provider: Arc<dyn Provider>, cancel: CancellationToken) {
-        let limit = self.entry.dispatch.limits.timeout;
-        let limit = self.launch.patience().map_or(limit, |patience| patience.min(limit));
+        let limit = self.time_limit();
         // Within the guard from the first call on: a panic that gets past it would keep the flight's place for ever.
         let exchange = AssertUnwindSafe(async { provider.exchange().await }).catch_unwind();
         if cancel.is_cancelled() {
@@ -133,6 +133,13 @@ impl Flight {
             Some(Ok(Ok(answer))) => answer,
         };
         self.land(answer);
+    }
+
+    fn time_limit(&self) -> Duration {
+        let dispatch = &self.entry.dispatch;
+        let in_an_outage = self.launch.is_probe() || self.ticket.retrying;
+        let patience = in_an_outage.then(|| dispatch.patience()).flatten();
+        patience.map_or(dispatch.limits.timeout, |patience| patience.min(dispatch.limits.timeout))
     }
 
     fn called_off(mut self) {

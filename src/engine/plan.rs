@@ -1,8 +1,8 @@
 //! Every decision about one Workspace: serve, wait, renew when, back off how long, forget. Pure.
 //!
 //! A [`Plan`] is a value: events go in with the time and a random number, a decision comes out, nothing else happens.
-//! It knows no token, only its fingerprint and its validity. The driver (`engine::entry`) acts on the decisions; the
-//! upstream's queue (`engine::upstream`) decides when a flight that is asked for may start.
+//! It knows no token, only its fingerprint and its validity. The drivers (`engine`, `engine::flight`) act on the
+//! decisions; the upstream's queue (`engine::queue`) decides when a flight that is asked for may start.
 
 mod decision;
 mod trouble;
@@ -163,7 +163,8 @@ impl Plan {
         self.rekeyed = false;
         self.last_attempt = Some(now.mono);
         let reported = std::mem::take(&mut self.report_pending);
-        Some(Ticket { started: now, epoch: self.epoch, reported })
+        let retrying = self.trouble.as_ref().is_some_and(Trouble::is_transient);
+        Some(Ticket { started: now, retrying, epoch: self.epoch, reported })
     }
 
     /// The flight came back.

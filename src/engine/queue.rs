@@ -48,14 +48,12 @@ pub(super) struct Launch {
 struct Probe {
     /// The one before it.
     last: Option<Instant>,
-    /// How long it may take; `None`: as long as any exchange.
-    patience: Option<Duration>,
 }
 
 impl Launch {
-    /// How long the exchange may take, where that is less than any exchange may.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        self.probe.and_then(|probe| probe.patience)
+    /// Whether it is to find out whether the upstream is back.
+    pub(super) fn is_probe(&self) -> bool {
+        self.probe.is_some()
     }
 }
 
@@ -84,7 +82,6 @@ pub(super) struct Queue {
     wanted_places: HashMap<WorkspaceName, u64>,
     probing: bool,
     last_probe: Option<Instant>,
-    probes_in_vain: u32,
     /// How long the last exchange that brought a token took.
     usual: Option<Duration>,
     failures: Streak,
@@ -115,7 +112,6 @@ impl Queue {
             wanted_places: HashMap::new(),
             probing: false,
             last_probe: None,
-            probes_in_vain: 0,
             usual: None,
             failures: Streak::default(),
             last_throttled: None,
@@ -238,7 +234,6 @@ impl Queue {
         self.flying -= 1;
         if launch.probe.is_some() {
             self.probing = false;
-            self.probes_in_vain = self.probes_in_vain.saturating_add(1);
         }
         match failure {
             Some(Failure::Unreachable) => {
@@ -255,10 +250,18 @@ impl Queue {
             }
             None => {
                 self.usual = Some(took);
-                self.probes_in_vain = 0;
                 self.succeeded(now, launch.probe.is_some());
             }
         }
+    }
+
+    /// How long an attempt in an outage may take, where that is less than any exchange may. One that hangs on a silent
+    /// upstream would hold the place of the next one until the exchange's own deadline, and so see the recovery late. It
+    /// gives up after a few times what the upstream used to take; one in ten waits its full time, in case the upstream
+    /// has become that slow.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let impatient = self.failures.length % 10 != 9;
+        self.usual.map(|usual| (usual * 4).max(MIN_RETRY)).filter(|_| impatient)
     }
 
     /// Logins per second in the long run.
@@ -293,17 +296,8 @@ impl Queue {
         let rested = self.last_probe.map_or(now, |last| last + MIN_RETRY);
         match rested.max(self.bucket.ready_at(now, true, 0)) {
             at if at > now => Next::At(at),
-            _ => Next::Start(Launch { workspace: workspace.clone(), probe: Some(self.probe()) }),
+            _ => Next::Start(Launch { workspace: workspace.clone(), probe: Some(Probe { last: self.last_probe }) }),
         }
-    }
-
-    /// A probe of a silent upstream would hold the place of the next one until the exchange's own deadline, and so see the
-    /// recovery late. It gives up after a few times what the upstream used to take; one in ten waits its full time, in
-    /// case the upstream has become that slow.
-    fn probe(&self) -> Probe {
-        let impatient = self.probes_in_vain % 10 != 9;
-        let patience = self.usual.map(|usual| (usual * 4).max(MIN_RETRY)).filter(|_| impatient);
-        Probe { last: self.last_probe, patience }
     }
 
     fn launch(&mut self, launch: Launch, now: Instant) -> Next {

@@ -74,6 +74,8 @@ pub struct Arrived {
 pub struct Ticket {
     /// When the flight started: before the request was sent.
     pub started: Now,
+    /// The last attempt failed in a way that may be over soon.
+    pub retrying: bool,
     pub(super) epoch: u64,
     /// A report of a rejected token brought it about.
     pub(super) reported: bool,

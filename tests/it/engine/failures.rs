@@ -156,6 +156,24 @@ async fn promise_11_the_first_success_is_within_two_seconds_of_recovery() {
     }
 }
 
+/// The timeout is 10 s: an attempt that the silence swallowed must not hold up the one that finds the upstream back.
+#[tokio::test(start_paused = true)]
+async fn promise_11_a_silent_upstream_that_recovers_is_seen_within_seconds() {
+    let (world, upstream, _) = World::of_one();
+    upstream.answers(Outcome::Token(MINUTE));
+    assert!(world.get("a").await.is_ok());
+    upstream.answers(Outcome::Hangs);
+    let answers = world.ask_for("a", 5 * MINUTE, ms(100)).await;
+    assert!(answers.last().is_some_and(Result::is_err));
+    // One attempt in ten waits its full time, so that the recovery may be seen that much later.
+    upstream.answers(Outcome::Token(HOUR));
+    let recovered = Instant::now();
+    while world.get("a").await.is_err() {
+        pass(ms(100)).await;
+    }
+    assert!(recovered.elapsed() <= secs(2), "{:?}", recovered.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn promise_11_everybody_who_was_asked_for_is_back_soon_after_recovery() {
     let world = World::new();
