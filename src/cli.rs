@@ -34,10 +34,6 @@ struct Arguments {
 }
 
 const EXAMPLES: &str = "\
-Try it, with simulated upstreams and nothing to configure:
-  token-broker dev
-  token-broker get demo/emnify
-
 Run it:
   token-broker check-config token-broker.toml
   token-broker serve --config token-broker.toml
@@ -54,7 +50,7 @@ enum Command {
         #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_CONFIG")]
         config: PathBuf,
     },
-    /// Run the broker with simulated upstreams and sample Workspaces, and print commands to try.
+    /// Try it: run the broker with simulated upstreams and sample Workspaces, and print commands to copy.
     #[cfg(feature = "sandbox")]
     Dev(dev::Options),
     /// Print the current token of a Workspace, bare, for use in scripts.

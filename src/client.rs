@@ -64,6 +64,9 @@ pub enum Error {
     /// The address is not one.
     #[error("{0:?} is not an address such as http://127.0.0.1:7700")]
     Endpoint(String),
+    /// Another scheme than http: nobody must believe that the token travels encrypted.
+    #[error("{0:?} is not an http:// address; the broker speaks plaintext, on loopback")]
+    Scheme(String),
     /// Nobody answers there.
     #[error("can't reach the broker at {0}; is it running?")]
     Unreachable(String),
@@ -86,8 +89,11 @@ impl Client {
     pub async fn connect(endpoint: &str, timeout: Duration) -> Result<Self, Error> {
         let parsed = Endpoint::from_shared(endpoint.to_owned());
         let parsed = parsed.map_err(|_invalid| Error::Endpoint(endpoint.to_owned()))?;
-        if parsed.uri().scheme().is_none() || parsed.uri().authority().is_none() {
+        if parsed.uri().authority().is_none() {
             return Err(Error::Endpoint(endpoint.to_owned()));
+        }
+        if parsed.uri().scheme_str() != Some("http") {
+            return Err(Error::Scheme(endpoint.to_owned()));
         }
         let channel = parsed.connect_timeout(CONNECT_TIMEOUT.min(timeout)).connect().await;
         let channel = channel.map_err(|_transport| Error::Unreachable(endpoint.to_owned()))?;
@@ -169,8 +175,9 @@ fn refused(status: &Status) -> Error {
     if let Some(delay) = status.get_details_retry_info().and_then(|info| info.retry_delay) {
         let _infallible = write!(text, "; try again in {:.1} s", delay.as_secs_f64());
     }
-    if status.code() == Code::Unimplemented {
-        text.push_str("; is this a token-broker?");
+    // The broker itself never answers so.
+    if matches!(status.code(), Code::Unimplemented | Code::Unknown) {
+        text.push_str("; is this the gRPC address of a token-broker, and is it running?");
     }
     Error::Refused(text)
 }

@@ -283,6 +283,10 @@ fn checked(text: &str) -> Result<LongLivedSecret, String> {
     if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("the secret must be printable ASCII without white space".to_owned());
     }
+    if secret.starts_with(['{', '[']) {
+        // All of them would go out as one.
+        return Err("this looks like a file of many secrets; name one of them with key = \"…\"".to_owned());
+    }
     Ok(LongLivedSecret::new(secret))
 }
 

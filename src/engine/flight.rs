@@ -230,7 +230,8 @@ impl Flight {
         let took = engine.0.clock.now().mono.saturating_duration_since(ticket.started.mono);
         let outcome = answer.as_ref().map_or_else(|error| error.kind.as_str(), |_| "token");
         engine.0.metrics.exchanged(&entry.dispatch.name, outcome, took);
-        let (workspace, upstream, duration_ms) = (&entry.name, &entry.dispatch.name, took.as_millis());
+        let (workspace, upstream, duration_ms) =
+            (&entry.name, &entry.dispatch.name, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         match answer {
             Ok(fetched) => tracing::info!(
                 workspace.name = %workspace,
@@ -242,7 +243,7 @@ impl Flight {
             ),
             Err(error) if needs_an_operator(error.kind) => tracing::error!(
                 workspace.name = %workspace, upstream.name = %upstream, duration_ms, outcome,
-                detail = %error, "the upstream refuses the credential"
+                detail = %error, "the credential is of no use"
             ),
             Err(error) => tracing::warn!(
                 workspace.name = %workspace, upstream.name = %upstream, duration_ms, outcome,

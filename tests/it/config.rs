@@ -358,6 +358,13 @@ fn a_secret_file_that_everyone_may_read_gives_one_warning() {
 }
 
 #[test]
+fn a_keyed_file_without_a_key_is_no_secret() {
+    let files = directory(&[("many.json", "{\"a\":\"one\",\"b\":\"two\"}")]);
+    let problems = parse(&with_credential("{ file = \"many.json\" }"), &files).unwrap_err().to_string();
+    assert!(problems.contains("this looks like a file of many secrets"), "{problems}");
+}
+
+#[test]
 fn a_broken_keyed_file_is_reported_once() {
     let directory = directory(&[("all.toml", "a = ")]);
     let text = with_credential("{ file = \"all.toml\", key = \"a\" }");

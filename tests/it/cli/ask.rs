@@ -177,10 +177,11 @@ async fn the_endpoint_may_come_from_the_environment() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_none_is_named() {
-    for endpoint in ["127.0.0.1:7700", "", "http://", "http://a b"] {
+    for endpoint in ["127.0.0.1:7700", "", "http://", "http://a b", "https://127.0.0.1:7700", "ftp://127.0.0.1:7700"] {
         let done = run(&["get", "--endpoint", endpoint, WORKSPACE]).await;
         assert_eq!(done.code, Some(1), "{endpoint:?}: {}", done.stderr);
-        assert!(done.stderr.contains("is not an address"), "{endpoint:?}: {}", done.stderr);
+        let named = done.stderr.contains("is not an address") || done.stderr.contains("is not an http:// address");
+        assert!(named, "{endpoint:?}: {}", done.stderr);
     }
 }
 
