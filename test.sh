@@ -42,6 +42,16 @@ need_libfaketime() {
   compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || apt_install faketime
 }
 
+# Load for HTTP/2: bench/wire.sh.
+need_h2load() {
+  command -v h2load >/dev/null || apt_install nghttp2-client
+}
+
+# Counts instructions: bench/hits.sh, which .ci/run calls.
+need_valgrind() {
+  command -v valgrind >/dev/null || apt_install valgrind
+}
+
 # Python packages live in a virtual environment of their own.
 need_venv() {
   [ -x "$VENV/bin/pip" ] && return
@@ -92,14 +102,26 @@ stage 'install what is missing'
 need_rust
 need_c_compiler
 need_libfaketime
+need_h2load
+need_valgrind
 need_buf
 need_grpcurl
 
 stage 'proto: lint and format'
 check_proto
 
-# One build for all of it: unit, integration and documentation tests.
+# One build for all of it: unit, integration and documentation tests, and the programs that the stages below run.
 stage 'cargo test'
 cargo test --locked
+
+stage 'a client in Python'
+tests/clients/python/run.sh tests/clients/python/check.py "${CARGO_TARGET_DIR:-target}/debug/token-broker"
+
+# Small forms, so that the scripts are known to work: the times that they print mean nothing here.
+stage 'restarts under load'
+soak/restarts.sh --debug --restarts 5 --rate 500 --deadline 10 --pause 0.2
+
+stage 'the wire'
+bench/wire.sh --debug --rounds 2 --calls 2000
 
 stage 'all passed'

@@ -3,44 +3,62 @@
 //! Every address is bound before anything is served, so that a conflict shows at once and whoever starts the process
 //! learns the ports.
 
+mod reload;
+mod roster;
+
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::config::{Config, Credential, Upstream, Workspace};
-use crate::engine::{self, Engine, PutError};
+use crate::config::{Config, Files, History, Problems, Source};
+use crate::engine::{self, Engine};
 use crate::grpc::{self, Parts, Reflection};
 use crate::listener::{Limits, Listener, Protocol};
 use crate::policy::Policy;
-use crate::provider::Provider;
-use crate::provider::emnify;
 use crate::readiness::{Latch, Readiness};
-use crate::supervisor::{Ended, Signals, Supervisor};
+use crate::supervisor::{Ended, Hangup, Signals, Supervisor};
+use crate::telemetry::logs::Filter;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request::RequestIds;
 use crate::telemetry::rpc::RpcMetrics;
-use crate::upstream::{UpstreamKind, UpstreamName};
-use crate::{admin, http};
-use std::collections::HashMap;
+use crate::{admin, config, listener};
+use reload::Reloader;
+use roster::Roster;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Connections of orchestrators and scrapers at once: anybody may reach that listener, so it must not eat up the file
-/// descriptors.
+/// descriptors, and no single one of them all the places.
 const PROBE_CONNECTIONS: usize = 64;
+const PROBE_CONNECTIONS_PER_PEER: usize = 32;
+
+/// How long the probes may take to end once all else has: they have nobody to finish for.
+const PROBE_END: Duration = Duration::from_millis(250);
 
 /// A broker that has its addresses and is about to run.
 pub struct App {
     supervisor: Supervisor,
+    /// Owns the probe listener, which outlives everything else: it is what tells that the process drains.
+    probes: Supervisor,
     readiness: Readiness,
     starting: Latch,
+    roster: Roster,
     engine: Engine,
     grpc: Listener,
     probe: Listener,
     parts: Parts,
     metrics: Metrics,
+    history: History,
     drain_timeout: Duration,
+    following: Option<Following>,
+}
+
+/// What a configuration is taken up from while the broker runs.
+struct Following {
+    source: Source,
+    files: Files,
+    filter: Filter,
+    hangup: Hangup,
 }
 
 /// Why the broker can't start, or did not end well.
@@ -54,25 +72,9 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// The HTTP client of an upstream can't be made.
-    #[error("upstream {name}: {source}")]
-    Upstream {
-        /// The upstream.
-        name: UpstreamName,
-        /// What is wrong.
-        source: http::Error,
-    },
-    /// A Workspace's credential or address is of no use.
-    #[error("workspace {name}: {source}")]
-    Workspace {
-        /// The Workspace.
-        name: String,
-        /// What is wrong.
-        source: emnify::Error,
-    },
-    /// A Workspace does not fit in.
+    /// The configuration is valid by itself, and can't be used.
     #[error(transparent)]
-    Put(#[from] PutError),
+    Config(#[from] Problems),
     /// Signals can't be taken over.
     #[error("can't handle signals: {0}")]
     Signals(io::Error),
@@ -84,15 +86,9 @@ pub enum Error {
     CutShort,
 }
 
-/// What can't be seen from the configuration alone: whether its certificates, proxies and addresses are of use. All that
-/// is wrong, each with its key path.
-pub fn rehearse(config: &Config) -> Vec<String> {
-    let upstreams = config.upstreams.iter().enumerate();
-    let wrong = upstreams.filter_map(|(position, upstream)| {
-        let checked = http::Client::new(&upstream.http).and_then(|client| client.check_url(&upstream.base_url));
-        checked.err().map(|error| format!("upstreams[{position}]: {error}"))
-    });
-    wrong.collect()
+/// What can't be seen from the configuration alone: whether its certificates, proxies and addresses are of use.
+pub fn rehearse(config: &Config) -> Result<(), Problems> {
+    roster::rehearse(config)
 }
 
 impl App {
@@ -103,21 +99,51 @@ impl App {
         let readiness = Readiness::new();
         let starting = readiness.latch("starting");
         let metrics = Metrics::new(&clock);
+        let history = metrics.register(History::register);
         let drain_timeout = config.server.drain_timeout;
-        let grpc = listen(config.server.grpc_listen, Protocol::Http2, Limits::default()).await?;
-        let few = Limits { max_connections: PROBE_CONNECTIONS, ..Limits::default() };
+        let [many, few] = connection_limits(&config.server);
+        let grpc = listen(config.server.grpc_listen, Protocol::Http2, many).await?;
         let probe = listen(config.server.probe_listen, Protocol::Http1, few).await?;
-        let engine = engine(config, &clock, &supervisor, &metrics)?;
+        let counted = metrics.register(engine::Metrics::register);
+        let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
+        let rule = config.health;
+        let mut roster = Roster::new(engine.clone(), &config);
+        roster.install(roster.prepare(config)?);
+        history.accepted(clock.now().wall, Vec::new());
         let parts = Parts {
             broker: Broker::new(engine.clone(), Policy),
             clock,
             readiness: readiness.clone(),
+            overall: engine.judge(rule),
             supervisor: supervisor.clone(),
             metrics: metrics.register(|registry| RpcMetrics::register(registry, &grpc::METHODS)),
             request_ids: RequestIds::new(fastrand::u64(..)),
             reflection,
         };
-        Ok(Self { supervisor, readiness, starting, engine, grpc, probe, parts, metrics, drain_timeout })
+        let (probes, following) = (Supervisor::new(), None);
+        Ok(Self {
+            supervisor,
+            probes,
+            readiness,
+            starting,
+            roster,
+            engine,
+            grpc,
+            probe,
+            parts,
+            metrics,
+            history,
+            drain_timeout,
+            following,
+        })
+    }
+
+    /// Takes up what changes in the files from here on, and on SIGHUP, also if that came before. `files`: as they were
+    /// when the configuration that this was made of was read from them.
+    #[must_use]
+    pub fn following(mut self, source: Source, files: Files, filter: Filter, hangup: Hangup) -> Self {
+        self.following = Some(Following { source, files, filter, hangup });
+        self
     }
 
     /// Where gRPC is served.
@@ -125,7 +151,7 @@ impl App {
         self.grpc.local_addr()
     }
 
-    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    /// Where `/livez`, `/readyz`, `/metrics` and `/config` are served.
     pub fn probe_address(&self) -> SocketAddr {
         self.probe.local_addr()
     }
@@ -136,23 +162,20 @@ impl App {
     }
 
     /// Serves until SIGTERM or SIGINT, then drains until all is done or the drain timeout is over. A second signal
-    /// ends the drain at once.
+    /// ends the drain at once. The probes answer to the end.
     pub async fn run(self) -> Result<(), Error> {
         let mut signals = Signals::install().map_err(Error::Signals)?;
-        let Self { supervisor, readiness, starting, engine, grpc, probe, parts, metrics, drain_timeout } = self;
-        let (grpc_address, probe_address) = (grpc.local_addr(), probe.local_addr());
-        let probes = admin::router(readiness.clone(), metrics);
-        let seed = fastrand::u64(..);
-        supervisor.spawn_critical("probe listener", probe.run(probes, supervisor.clone(), seed));
-        supervisor.spawn_critical("gRPC listener", grpc.run(grpc::routes(parts), supervisor.clone(), seed));
-        drop(starting);
-        tracing::info!(grpc = %grpc_address, probes = %probe_address, workspaces = engine.len(), "serving");
+        let Self { supervisor, probes, readiness, drain_timeout, .. } = &self;
+        let (supervisor, probes, readiness) = (supervisor.clone(), probes.clone(), readiness.clone());
+        let drain_timeout = *drain_timeout;
+        self.start();
         let died = tokio::select! {
             signal = signals.next() => {
                 tracing::info!(signal, "draining");
                 None
             }
             task = supervisor.failed() => Some(task),
+            task = probes.failed() => Some(task),
         };
         readiness.drain();
         tokio::select! {
@@ -163,65 +186,73 @@ impl App {
                 return Err(Error::CutShort);
             }
         }
+        let (Ended::Clean | Ended::Cut) = probes.shutdown(PROBE_END).await;
         died.map_or(Ok(()), |task| Err(Error::TaskDied(task)))
     }
+
+    fn start(self) {
+        let Self { supervisor, probes, readiness, starting, roster, engine, grpc, probe, parts, .. } = self;
+        let (grpc_address, probe_address) = (grpc.local_addr(), probe.local_addr());
+        let (seed, clock) = (fastrand::u64(..), parts.clock.clone());
+        let told = admin::router(readiness, self.metrics, self.history.clone());
+        probes.spawn_critical("probe listener", probe.run(told, probes.clone(), seed));
+        supervisor.spawn_critical("gRPC listener", grpc.run(grpc::routes(parts), supervisor.clone(), seed));
+        if let Some(Following { source, files, filter, hangup }) = self.following {
+            let history = self.history;
+            let reloader =
+                Reloader { source, files, roster, history, clock, filter, pending: None, rest: Duration::ZERO };
+            supervisor.spawn_critical("configuration", reload::follow(reloader, hangup, supervisor.clone()));
+        }
+        drop(starting);
+        tracing::info!(grpc = %grpc_address, probes = %probe_address, workspaces = engine.len(), "serving");
+    }
+}
+
+/// Those of the gRPC listener and of the probe listener. A connection that was asked to go is not cut before the drain
+/// is over, or a longer drain would be none.
+fn connection_limits(server: &config::Server) -> [Limits; 2] {
+    let limits = Limits::default();
+    let many = Limits {
+        max_connections: server.max_connections,
+        max_connections_per_peer: server.max_connections_per_peer,
+        grace: limits.grace.max(server.drain_timeout),
+        ..limits
+    };
+    let few = Limits {
+        max_connections: PROBE_CONNECTIONS,
+        max_connections_per_peer: PROBE_CONNECTIONS_PER_PEER,
+        ..Limits::default()
+    };
+    listener::fit([many, few])
 }
 
 async fn listen(address: SocketAddr, protocol: Protocol, limits: Limits) -> Result<Listener, Error> {
     Listener::bind(address, protocol, limits).await.map_err(|source| Error::Bind { address, source })
 }
 
-fn engine(config: Config, clock: &Clock, supervisor: &Supervisor, metrics: &Metrics) -> Result<Engine, Error> {
-    let settings = engine::Settings {
-        serve_margin: config.engine.serve_margin,
-        min_gap: config.engine.min_gap,
-        max_waiters: config.engine.max_waiters_per_workspace,
-        max_workspaces: config.engine.max_workspaces,
-        seed: fastrand::u64(..),
-    };
-    let counted = metrics.register(engine::Metrics::register);
-    let engine = Engine::new(clock.clone(), supervisor.clone(), settings, counted);
-    let mut clients = HashMap::new();
-    for upstream in config.upstreams {
-        let client = http::Client::new(&upstream.http);
-        let client = client.map_err(|source| Error::Upstream { name: upstream.name.clone(), source })?;
-        engine.add_upstream(upstream.name.clone(), limits(&upstream));
-        clients.insert(upstream.name.clone(), (upstream, Arc::new(client)));
-    }
-    for workspace in config.workspaces {
-        let found = clients.get(&workspace.upstream);
-        let (upstream, client) = found.ok_or_else(|| PutError::UnknownUpstream(workspace.upstream.clone()))?;
-        let Workspace { name, keep_warm, .. } = &workspace;
-        let (name, keep_warm) = (name.clone(), *keep_warm);
-        let provider = provider(upstream, Arc::clone(client), workspace)?;
-        engine.put(engine::Workspace { name, upstream: upstream.name.clone(), keep_warm, provider })?;
-    }
-    Ok(engine)
-}
-
-fn limits(upstream: &Upstream) -> engine::Limits {
-    engine::Limits {
-        max_concurrent: upstream.max_concurrent,
-        budget: upstream.budget,
-        renew_at: upstream.renew_at,
-        // The client ends an exchange by itself; this is for a provider that does not.
-        timeout: upstream.http.timeout + Duration::from_secs(1),
-    }
-}
-
-fn provider(upstream: &Upstream, client: Arc<http::Client>, workspace: Workspace) -> Result<Arc<dyn Provider>, Error> {
-    let Workspace { name, organisation, credential, .. } = workspace;
-    match (upstream.kind, credential) {
-        (UpstreamKind::Emnify, Credential::ApplicationToken(secret)) => {
-            let made = emnify::ApplicationToken::new(client, &upstream.base_url, upstream.bounds, organisation, secret);
-            let made = made.map_err(|source| Error::Workspace { name: name.to_string(), source })?;
-            Ok(Arc::new(made))
-        }
-    }
-}
-
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("App").field("grpc", &self.grpc).field("probe", &self.probe).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+    use std::path::Path;
+
+    #[test]
+    fn no_connection_is_cut_before_the_drain_is_over() {
+        let least = Limits::default().grace;
+        for (drain, grace) in [(0, least), (10, least.max(Duration::from_secs(10))), (600, Duration::from_secs(600))] {
+            let config = Config::parse(
+                &format!("[server]\ndrain_timeout = \"{drain}s\""),
+                Path::new("."),
+                &Environment::default(),
+            );
+            let [many, _] = connection_limits(&config.unwrap().server);
+            assert_eq!(many.grace, grace);
+        }
     }
 }

@@ -8,6 +8,7 @@ mod check_config;
 mod dev;
 mod inspect;
 mod serve;
+mod watch;
 
 use clap::{Args, Parser, Subcommand};
 use std::error::Error;
@@ -60,6 +61,23 @@ enum Command {
         #[command(flatten)]
         get: ask::Get,
     },
+    /// Follow the tokens of Workspaces: print a line whenever one is renewed or withdrawn, keep a file up to date.
+    ///
+    /// Ends with code 0 on SIGINT or SIGTERM, with --once with code 1. While the broker is away it tries again, every 10 seconds at most; only a
+    /// request that the broker will never grant ends it, with code 1.
+    Watch {
+        #[command(flatten)]
+        broker: Broker,
+        #[command(flatten)]
+        watch: watch::Options,
+    },
+    /// Report a token that the upstream rejected, and print its replacement, bare.
+    Report {
+        #[command(flatten)]
+        broker: Broker,
+        #[command(flatten)]
+        report: ask::Report,
+    },
     /// Decode a JWT's header and claims, verifying nothing. Nothing leaves this machine but the call to the broker.
     Inspect {
         #[command(flatten)]
@@ -73,10 +91,15 @@ enum Command {
         /// The configuration file.
         file: PathBuf,
     },
-    /// Ask the broker whether it is ready; the exit code is 0 if it is. For a container's health check.
+    /// Ask the broker whether it is ready, or whether one of its services or Workspaces serves; the exit code is 0 if
+    /// so. For a container's health check.
     Healthcheck {
         #[command(flatten)]
         broker: Broker,
+        /// What to ask for: a service such as tokenbroker.v1.TokenService, or workspace/ and the name of one. Left out:
+        /// the broker itself.
+        #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+        service: String,
     },
 }
 
@@ -120,9 +143,11 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         #[cfg(feature = "sandbox")]
         Command::Dev(options) => dev::dev(options),
         Command::Get { broker, get } => block_on(ask::get(broker, get)),
+        Command::Watch { broker, watch } => block_on(watch::watch(broker, watch)),
+        Command::Report { broker, report } => block_on(ask::report(broker, report)),
         Command::Inspect { broker, workspace } => block_on(inspect::inspect(broker, workspace)),
         Command::CheckConfig { file } => check_config::check_config(&file),
-        Command::Healthcheck { broker } => block_on(ask::healthcheck(broker)),
+        Command::Healthcheck { broker, service } => block_on(ask::healthcheck(broker, &service)),
     }
 }
 

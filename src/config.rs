@@ -7,41 +7,51 @@
 //! It walks the TOML tree by hand, because deserialisers stop at the first error. It blocks on files; it must not know
 //! what its values are used for, and opens no connection.
 
+mod changes;
 mod endpoint;
 mod environment;
 mod explain;
+mod files;
+mod health;
+mod history;
 mod problem;
 mod reader;
 mod scalar;
 mod secret_source;
 mod settings;
+mod source;
 mod upstream;
 mod workspace;
 
+pub use changes::{Changes, Standing, UpstreamChange, WorkspaceChange};
 pub use environment::Environment;
 pub use explain::explain;
+pub use files::Files;
+pub use history::{History, Record};
 pub use problem::{Place, Problem, Problems, Warning};
 pub use settings::{Directives, Engine, Log, LogFormat, Server};
+pub use source::{Loaded, Source};
 pub use upstream::Upstream;
 pub use workspace::{Credential, Workspace};
 
+use crate::health::Rule;
+use crate::secret::MarkKey;
 use reader::{OVERLAY_PREFIX, Reading, Section, unknown, variable};
 use secret_source::SecretFiles;
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::Read as _;
 use std::path::Path;
 use toml::de::DeTable;
 use workspace::KnownUpstreams;
 
-/// The largest configuration file, in bytes: several times what 100,000 Workspaces take.
-const LARGEST_FILE: u64 = 128 * 1024 * 1024;
-
-const ROOT_KEYS: &[&str] = &["server", "log", "engine", "upstreams", "workspaces"];
+const ROOT_KEYS: &[&str] = &["server", "log", "engine", "health", "upstreams", "workspaces"];
 
 /// The sections whose scalars the environment may override.
-const OVERLAID: [(&str, &[&str]); 3] =
-    [("server", settings::SERVER_KEYS), ("log", settings::LOG_KEYS), ("engine", settings::ENGINE_KEYS)];
+const OVERLAID: [(&str, &[&str]); 4] = [
+    ("server", settings::SERVER_KEYS),
+    ("log", settings::LOG_KEYS),
+    ("engine", settings::ENGINE_KEYS),
+    ("health", health::KEYS),
+];
 
 /// A valid configuration.
 #[derive(Debug)]
@@ -52,6 +62,8 @@ pub struct Config {
     pub log: Log,
     /// The limits of the engine.
     pub engine: Engine,
+    /// When all Workspaces together count as unwell.
+    pub health: Rule,
     /// The APIs that mint tokens; no name stands twice.
     pub upstreams: Vec<Upstream>,
     /// The tenants that tokens are for; no name stands twice, each names an upstream from above.
@@ -63,15 +75,22 @@ pub struct Config {
 impl Config {
     /// Reads a file and the secrets that it points to. Blocks.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, Problems> {
-        let text =
-            read_file(path).map_err(|text| Problem { key: path.display().to_string(), place: Place::Unknown, text })?;
-        let base_dir = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        Self::parse(&text, base_dir.unwrap_or_else(|| Path::new(".")), environment)
+        Source::new(path, environment.clone()).load().config
     }
 
     /// Reads a text; relative paths in it are taken from `base_dir`. Blocks on the files that it names.
     pub fn parse(text: &str, base_dir: &Path, environment: &Environment) -> Result<Self, Problems> {
-        let mut reading = Reading::new(text, base_dir, environment);
+        Self::parse_noting(text, base_dir, environment, &mut Files::new(MarkKey::random()))
+    }
+
+    /// As [`Self::parse`], and notes which files it read.
+    fn parse_noting(
+        text: &str,
+        base_dir: &Path,
+        environment: &Environment,
+        files: &mut Files,
+    ) -> Result<Self, Problems> {
+        let mut reading = Reading::new(text, base_dir, environment, files);
         let document = DeTable::parse(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let (line, column) = reading.line_and_column(start);
@@ -94,10 +113,11 @@ impl Config {
         let server = Server::read(&mut root.overlaid("server", settings::SERVER_KEYS));
         let log = Log::read(&mut root.overlaid("log", settings::LOG_KEYS));
         let engine = Engine::read(&mut root.overlaid("engine", settings::ENGINE_KEYS));
+        let health = health::read(&mut root.overlaid("health", health::KEYS));
         let mut files = SecretFiles::default();
         let (upstreams, known) = read_upstreams(root, &mut files);
         let workspaces = read_workspaces(root, &known, &engine, &mut files);
-        Self { server, log, engine, upstreams, workspaces, warnings: Vec::new() }
+        Self { server, log, engine, health, upstreams, workspaces, warnings: Vec::new() }
     }
 }
 
@@ -179,20 +199,6 @@ fn report_unknown_variables(reading: &mut Reading<'_>) {
     }
 }
 
-fn read_file(path: &Path) -> Result<String, String> {
-    let cannot = |error: std::io::Error| format!("the configuration file can't be read: {error}");
-    if !fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err("the configuration file is not a regular file".to_owned());
-    }
-    let mut text = String::new();
-    let mut bounded = File::open(path).map_err(cannot)?.take(LARGEST_FILE + 1);
-    bounded.read_to_string(&mut text).map_err(cannot)?;
-    if text.len() as u64 > LARGEST_FILE {
-        return Err(format!("the configuration file is larger than {LARGEST_FILE} bytes"));
-    }
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,6 +211,7 @@ mod tests {
             settings::SERVER_KEYS,
             settings::LOG_KEYS,
             settings::ENGINE_KEYS,
+            health::KEYS,
             upstream::KEYS,
             upstream::BUDGET_KEYS,
             upstream::CERTIFICATE_KEYS,

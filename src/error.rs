@@ -63,8 +63,10 @@ reasons! {
     TenantMismatch, "TENANT_MISMATCH", "the upstream answered with a token of another tenant; an operator must check the credential";
     /// More validity was asked for than the upstream ever gives.
     LifetimeUnsatisfiable, "LIFETIME_UNSATISFIABLE", "the upstream never gives a token that lives that long";
-    /// Too many callers wait for this Workspace already.
-    CallerThrottled, "CALLER_THROTTLED", "too many callers are waiting for this workspace";
+    /// Too many wait for this Workspace already, too much is watched, or the caller forced too many exchanges.
+    CallerThrottled, "CALLER_THROTTLED", "too many calls; try again later";
+    /// There is no token yet; the exchange that brings one is under way. Told to watchers only: calls wait.
+    TokenPending, "TOKEN_PENDING", "no token yet; one is on its way";
     /// The upstream can't be reached, fails or does not answer in time.
     UpstreamUnavailable, "UPSTREAM_UNAVAILABLE", "the upstream is unavailable";
     /// The upstream, or the budget kept for it, allows no exchange now.
@@ -72,13 +74,13 @@ reasons! {
     /// A newer token than the last one was asked for too soon after it.
     RenewalTooSoon, "RENEWAL_TOO_SOON", "the token was renewed moments ago; ask again later or with a smaller min_validity";
     /// A token was reported as rejected too often.
-    ReportThrottled, "REPORT_THROTTLED", "too many reports for this workspace";
+    ReportThrottled, "REPORT_THROTTLED", "too many reports";
     /// The upstream gave the reported token once more.
     TokenStillRejected, "TOKEN_STILL_REJECTED", "the upstream gave the same token again";
     /// An answer that can't be understood.
     UpstreamMalformed, "UPSTREAM_MALFORMED", "the upstream's answer can't be understood";
-    /// The broker is shutting down.
-    Draining, "DRAINING", "the broker is shutting down";
+    /// The broker is shutting down, or a stream's connection has reached its age.
+    Draining, "DRAINING", "the broker is shutting down, or this connection has reached its age";
     /// The caller's own deadline came first; the exchange goes on.
     Deadline, "DEADLINE", "the deadline came before an answer; the exchange goes on";
     /// Anything else, and panics.

@@ -13,6 +13,7 @@ mod token_service;
 
 use crate::broker::Broker;
 use crate::clock::Clock;
+use crate::health::Health;
 use crate::readiness::Readiness;
 use crate::supervisor::Supervisor;
 use crate::telemetry::request::RequestIds;
@@ -22,7 +23,10 @@ use deadline::Deadlines;
 use health::HealthService;
 use pb::token_service_server::TokenServiceServer;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 use token_service::TokenApi;
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
@@ -30,12 +34,24 @@ pub use status::error_table;
 
 /// The largest request message, in bytes.
 const MAX_REQUEST: usize = 16 * 1024;
+/// The largest request of `WatchTokens`, in bytes: a thousand names of 128 characters.
+const MAX_WATCH_REQUEST: usize = 128 * 1024;
 /// The largest response message, in bytes: a token of 8 KiB with its companions fits many times.
 const MAX_RESPONSE: usize = 256 * 1024;
+/// When a caller that is sent away by the drain should try again: another replica can take it at once, this one is back
+/// when it is.
+const DRAINING_RETRY: Duration = Duration::from_secs(1);
+
+const WATCH_TOKENS: &str = "/tokenbroker.v1.TokenService/WatchTokens";
 
 /// The paths that are served, for the metrics.
-pub const METHODS: [&str; 3] =
-    ["/tokenbroker.v1.TokenService/GetToken", "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
+pub const METHODS: [&str; 5] = [
+    "/tokenbroker.v1.TokenService/GetToken",
+    WATCH_TOKENS,
+    "/tokenbroker.v1.TokenService/ReportRejectedToken",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+];
 
 /// Whether `grpc.reflection.v1` is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +68,11 @@ pub struct Parts {
     pub broker: Broker,
     /// To judge a token once more as it is handed over.
     pub clock: Clock,
-    /// What health answers.
+    /// Whether the process is ready: what health answers.
     pub readiness: Readiness,
-    /// Ends health streams at the drain.
+    /// Whether all Workspaces together are well: so does this.
+    pub overall: watch::Receiver<Health>,
+    /// Ends streams at the drain, and calls at the last call.
     pub supervisor: Supervisor,
     /// Counts calls.
     pub metrics: RpcMetrics,
@@ -66,11 +84,17 @@ pub struct Parts {
 
 /// The routes, ready for a listener.
 pub fn routes(parts: Parts) -> Router {
-    let Parts { broker, clock, readiness, supervisor, metrics, request_ids, reflection } = parts;
-    let tokens = TokenServiceServer::new(TokenApi::new(broker, clock))
+    let Parts { broker, clock, readiness, overall, supervisor, metrics, request_ids, reflection } = parts;
+    let api = Arc::new(TokenApi::new(broker.clone(), clock, supervisor.clone()));
+    let tokens = TokenServiceServer::from_arc(Arc::clone(&api))
         .max_decoding_message_size(MAX_REQUEST)
         .max_encoding_message_size(MAX_RESPONSE);
-    let health = HealthServer::new(HealthService::new(readiness, supervisor))
+    // tonic has one limit for all methods of a service.
+    let watch = TokenServiceServer::from_arc(api)
+        .max_decoding_message_size(MAX_WATCH_REQUEST)
+        .max_encoding_message_size(MAX_RESPONSE);
+    let deadlines = Deadlines::new(supervisor.clone());
+    let health = HealthServer::new(HealthService::new(broker, readiness, overall, supervisor))
         .max_decoding_message_size(MAX_REQUEST)
         .max_encoding_message_size(MAX_RESPONSE);
     let mut services = Routes::new(tokens).add_service(health);
@@ -84,7 +108,8 @@ pub fn routes(parts: Parts) -> Router {
             Err(error) => tracing::error!(%error, "reflection can't be served"),
         }
     }
-    services.prepare().into_axum_router().layer(Deadlines).layer(request_ids).layer(metrics)
+    let routes = services.prepare().into_axum_router().route_service(WATCH_TOKENS, watch);
+    routes.layer(deadlines).layer(request_ids).layer(metrics)
 }
 
 impl fmt::Debug for Parts {

@@ -4,7 +4,7 @@
 //! The modules, in reading order. Arrows point down only (a test keeps it so):
 //!
 //! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`upstream`], [`jwt`], [`identity`], [`policy`],
-//!   [`error`], [`failure`], `engine::plan` and its neighbours
+//!   [`error`], [`failure`], [`health`], `engine::plan` and its neighbours
 //! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
 //!   (the one upstream HTTP client), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`], [`telemetry`]
 //! * **edges**: [`broker`] (authorise, then get: the one way to a token), [`grpc`], [`admin`] (probe HTTP),
@@ -22,6 +22,7 @@ pub mod engine;
 pub mod error;
 pub mod failure;
 pub mod grpc;
+pub mod health;
 pub mod http;
 pub mod identity;
 pub mod jwt;

@@ -11,6 +11,12 @@ use crate::token::WorkspaceName;
 pub enum Action {
     /// Get its token.
     Get,
+    /// Follow its token.
+    Watch,
+    /// Say that the upstream rejects its token.
+    Report,
+    /// Learn whether it has a token.
+    Health,
 }
 
 /// What the policy says.
@@ -28,10 +34,10 @@ pub struct Policy;
 
 impl Policy {
     /// Decides one request.
-    pub fn decide(self, caller: &Caller, action: Action, _workspace: &WorkspaceName) -> Decision {
-        match (caller, action) {
-            (Caller::Loopback(address), Action::Get) if address.is_loopback() => Decision::Allow,
-            (Caller::Loopback(_), Action::Get) => Decision::Deny,
+    pub fn decide(self, caller: &Caller, _action: Action, _workspace: &WorkspaceName) -> Decision {
+        match caller {
+            Caller::Loopback(address) if address.is_loopback() => Decision::Allow,
+            Caller::Loopback(_) => Decision::Deny,
         }
     }
 }

@@ -3,7 +3,9 @@
 //! The only way to the text is `expose`, which is easy to search for; the architecture test lists the files that may
 //! call it.
 
+use rustls::crypto::aws_lc_rs::default_provider;
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest as _, Sha256};
 use std::fmt;
 
 macro_rules! secret {
@@ -40,6 +42,54 @@ secret! {
     LongLivedSecret
 }
 
+/// What two secrets, or two files that hold some, are compared by: the same exactly if they are, and of no use to
+/// whoever has not got the key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Mark([u8; 16]);
+
+/// What marks are made with. Marks of different keys can't be compared.
+#[derive(Clone)]
+pub struct MarkKey([u8; 32]);
+
+impl MarkKey {
+    /// A key that is this process's own, from the random numbers that TLS connections are made with.
+    ///
+    /// # Panics
+    ///
+    /// Where the system has no random numbers to give, and no connection can be made either.
+    #[expect(clippy::expect_used, reason = "asked for at the start only, which must not succeed without it")]
+    pub fn random() -> Self {
+        let mut key = [0; 32];
+        default_provider().secure_random.fill(&mut key).expect("the system gives no random numbers");
+        Self(key)
+    }
+
+    /// The mark of a secret.
+    pub fn mark(&self, secret: &LongLivedSecret) -> Mark {
+        self.mark_bytes(secret.expose().as_bytes())
+    }
+
+    /// The mark of what a file holds.
+    pub fn mark_bytes(&self, content: &[u8]) -> Mark {
+        let digest: [u8; 32] = Sha256::new().chain_update(self.0).chain_update(content).finalize().into();
+        let mut first = [0; 16];
+        first.copy_from_slice(digest.split_at(16).0);
+        Mark(first)
+    }
+}
+
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mark(redacted)")
+    }
+}
+
+impl fmt::Debug for MarkKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MarkKey(redacted)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +98,15 @@ mod tests {
     fn debug_says_nothing() {
         let secret = LongLivedSecret::new("hunter2");
         assert_eq!(format!("{secret:?}"), "LongLivedSecret(redacted)");
+    }
+
+    #[test]
+    fn marks_tell_secrets_apart_and_say_nothing() {
+        let (key, other) = (MarkKey::random(), MarkKey::random());
+        let mark = key.mark(&LongLivedSecret::new("hunter2"));
+        assert_eq!(mark, key.mark_bytes(b"hunter2"));
+        assert_ne!(mark, key.mark(&LongLivedSecret::new("hunter3")));
+        assert_ne!(mark, other.mark(&LongLivedSecret::new("hunter2")));
+        assert_eq!(format!("{mark:?} {key:?}"), "Mark(redacted) MarkKey(redacted)");
     }
 }

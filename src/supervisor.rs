@@ -4,30 +4,34 @@
 //! critical task that ends early is told to whoever waits on [`Supervisor::failed`], because a broker that accepts no
 //! calls must not look alive.
 //!
-//! Shutdown has two steps. *Drain*: no new work, what runs may finish. *Stop*, at the deadline: what still runs is
-//! dropped where it stands. Must not know what the tasks do.
+//! Shutdown has three steps. *Drain*: no new work, what runs may finish. *Last call*, shortly before the deadline: who
+//! still waits is told that it waits in vain, while there is time to say so. *Stop*, at the deadline: what still runs
+//! is dropped where it stands. Must not know what the tasks do.
 
 mod signals;
 
-pub use signals::Signals;
+pub use signals::{Hangup, Signals};
 
 use futures_util::FutureExt as _;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// How long dropped tasks may take to be gone. Dropping is immediate unless a task blocks its thread.
 const STOP_WAIT: Duration = Duration::from_secs(1);
+/// How long before the deadline the last call is made, at most: enough for an answer to reach its caller.
+const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// Owns every task. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     tracker: TaskTracker,
     drain: CancellationToken,
+    last_call: CancellationToken,
     stop: CancellationToken,
     /// The first critical task that ended early.
     failed: watch::Sender<Option<&'static str>>,
@@ -62,6 +66,7 @@ impl Supervisor {
         Self {
             tracker: TaskTracker::new(),
             drain: CancellationToken::new(),
+            last_call: CancellationToken::new(),
             stop: CancellationToken::new(),
             failed: watch::Sender::new(None),
         }
@@ -110,6 +115,28 @@ impl Supervisor {
         self.drain.cancelled().await;
     }
 
+    /// Waits for the last call: what can't be finished at once will be cut, so say so and return.
+    pub async fn last_call(&self) {
+        self.last_call.cancelled().await;
+    }
+
+    /// Runs what blocks its thread, such as reading files, beside the tasks. `None`: it panicked. Whoever drops this
+    /// does not end it: at the end of the process it is not waited for.
+    #[expect(clippy::disallowed_methods, reason = "the one place that does; callers keep it short, one at a time")]
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => Some(done),
+            Err(_panic) => {
+                tracing::error!(task.name = name, "a task panicked");
+                None
+            }
+        }
+    }
+
     /// Waits for the first critical task that ends early and gives its name.
     pub async fn failed(&self) -> &'static str {
         let mut failed = self.failed.subscribe();
@@ -120,11 +147,16 @@ impl Supervisor {
         }
     }
 
-    /// Begins the drain, gives tasks until the deadline, then drops those that are left.
+    /// Begins the drain, gives tasks until the deadline, with a last call shortly before, then drops those that are left.
     pub async fn shutdown(&self, deadline: Duration) -> Ended {
         self.drain.cancel();
         self.tracker.close();
-        let finished = timeout(deadline, self.tracker.wait()).await;
+        let notice = LAST_CALL.min(deadline / 10);
+        let mut finished = timeout(deadline.saturating_sub(notice), self.tracker.wait()).await;
+        self.last_call.cancel();
+        if finished.is_err() {
+            finished = timeout(notice, self.tracker.wait()).await;
+        }
         self.stop.cancel();
         if finished.is_ok() {
             return Ended::Clean;
@@ -139,6 +171,14 @@ impl Supervisor {
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(self.tracker.track_future(task));
+    }
+}
+
+/// Waits until then; for ever without a moment.
+pub async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -208,6 +248,31 @@ mod tests {
         assert_eq!(supervisor.shutdown(DEADLINE).await, Ended::Cut);
         assert_eq!(begun.elapsed(), DEADLINE);
         assert!(was_dropped(dropped).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_hears_the_last_call_before_the_deadline() {
+        for (deadline, notice) in [(10_000, 250), (1_000, 100), (0, 0)] {
+            let supervisor = Supervisor::new();
+            let begun = Instant::now();
+            let (told, heard) = oneshot::channel();
+            let inside = supervisor.clone();
+            supervisor.spawn("waiting", async move {
+                inside.last_call().await;
+                told.send(begun.elapsed()).unwrap();
+            });
+            supervisor.shutdown(Duration::from_millis(deadline)).await;
+            if deadline > 0 {
+                assert_eq!(heard.await.unwrap(), Duration::from_millis(deadline - notice));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_blocks_runs_beside_the_tasks_and_may_panic() {
+        let supervisor = Supervisor::new();
+        assert_eq!(supervisor.blocking("sum", || 1 + 1).await, Some(2));
+        assert_eq!(supervisor.blocking("bug", || -> u8 { panic!("as told") }).await, None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -89,6 +89,12 @@ impl Fingerprint {
         first.copy_from_slice(digest.split_at(16).0);
         Self(first)
     }
+
+    /// The text form, exactly: 22 characters of base64url without padding.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        bytes.try_into().ok().map(Self)
+    }
 }
 
 impl fmt::Display for Fingerprint {
@@ -124,6 +130,11 @@ impl Validity {
     /// The monotonic end.
     pub fn deadline(&self) -> Instant {
         self.started.mono + self.lifetime
+    }
+
+    /// For how long it may still be handed out, by the stricter of the two clocks.
+    pub fn servable_for(&self, now: Now) -> Duration {
+        self.remaining(now).saturating_sub(self.margin)
     }
 
     /// The end by the local wall clock: what callers are told.
@@ -209,6 +220,21 @@ mod tests {
     fn a_fingerprint_can_be_computed_by_anyone() {
         // printf 'tb-fp-v1%s' abc | openssl dgst -sha256 -binary | head -c 16 | basenc --base64url
         assert_eq!(Fingerprint::of(&AccessToken::new("abc")).to_string(), "MuKcNVrA5JdLBEuiqcxaYQ");
+    }
+
+    #[test]
+    fn a_fingerprint_is_read_back_exactly_or_not_at_all() {
+        let fingerprint = Fingerprint::of(&AccessToken::new("abc"));
+        assert_eq!(Fingerprint::parse(&fingerprint.to_string()), Some(fingerprint));
+        for bad in [
+            "",
+            "MuKcNVrA5JdLBEuiqcxaY",
+            "MuKcNVrA5JdLBEuiqcxaYQ==",
+            "MuKcNVrA5JdLBEuiqcxaYR",
+            "MuKcNVrA5JdLBEuiqcxa+Q",
+        ] {
+            assert_eq!(Fingerprint::parse(bad), None, "{bad:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! `get` and `healthcheck`: one question to a running broker.
+//! `get`, `report` and `healthcheck`: one question to a running broker.
 
 use super::{Broker, Failure, print};
 use crate::client::{Client, Token};
@@ -21,21 +21,46 @@ pub(super) struct Get {
     min_validity: Option<Duration>,
 }
 
+/// What to report.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct Report {
+    /// The Workspace.
+    workspace: String,
+    /// Which token was rejected: its fingerprint, as get --json and watch print it.
+    #[arg(long, value_name = "FINGERPRINT")]
+    fingerprint: String,
+    /// The HTTP status with which the upstream rejected it: 400 to 499 but not 429.
+    #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(400..=499))]
+    status: u16,
+    /// Print everything about the replacement as JSON, not the bare token.
+    #[arg(long)]
+    json: bool,
+}
+
 pub(super) async fn get(broker: Broker, get: Get) -> Result<(), Failure> {
     let client = Client::connect(&broker.endpoint, broker.timeout).await?;
     let token = client.get_token(&get.workspace, get.min_validity).await?;
-    if get.json { print(format_args!("{:#}", as_json(&get.workspace, &token))) } else { print(token.value.expose()) }
+    show(&get.workspace, &token, get.json)
 }
 
-pub(super) async fn healthcheck(broker: Broker) -> Result<(), Failure> {
+pub(super) async fn report(broker: Broker, report: Report) -> Result<(), Failure> {
     let client = Client::connect(&broker.endpoint, broker.timeout).await?;
-    if client.is_serving("").await? {
-        return print("serving");
-    }
-    Err(Failure::Failed("the broker is not ready".into()))
+    let token = client.report(&report.workspace, &report.fingerprint, report.status).await?;
+    show(&report.workspace, &token, report.json)
 }
 
-fn as_json(workspace: &str, token: &Token) -> serde_json::Value {
+fn show(workspace: &str, token: &Token, json: bool) -> Result<(), Failure> {
+    if json { print(format_args!("{:#}", as_json(workspace, token))) } else { print(token.value.expose()) }
+}
+
+pub(super) async fn healthcheck(broker: Broker, service: &str) -> Result<(), Failure> {
+    let client = Client::connect(&broker.endpoint, broker.timeout).await?;
+    if client.is_serving(service).await? { print("serving") } else { Err(Failure::Failed("not serving".into())) }
+}
+
+/// Everything about a token.
+pub(super) fn as_json(workspace: &str, token: &Token) -> serde_json::Value {
     let at = |time: Option<SystemTime>| time.map(|time| humantime::format_rfc3339_millis(time).to_string());
     let extra = token.extra_headers.iter();
     let extra: BTreeMap<&str, &str> = extra.map(|(name, value)| (name.as_str(), value.expose())).collect();

@@ -22,7 +22,7 @@ pub(super) struct Options {
     /// gRPC; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7700")]
     grpc_listen: SocketAddr,
-    /// /livez, /readyz and /metrics.
+    /// /livez, /readyz, /metrics and /config.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7701")]
     probe_listen: SocketAddr,
     /// The simulated upstream, and its control API under /_control.
@@ -72,6 +72,9 @@ const SAMPLES: [Sample; 4] = [
         known_upstream: false,
     },
 ];
+
+/// Less than anybody should set, so that a token can be reported right after it was got.
+const MIN_GAP: &str = "10ms";
 
 pub(super) fn dev(options: Options) -> Result<(), Failure> {
     block_on(run(options))
@@ -128,6 +131,7 @@ fn config_text(options: &Options, upstream: SocketAddr) -> String {
     let mut text = format!(
         "[server]\ngrpc_listen = \"{grpc_listen}\"\nprobe_listen = \"{probe_listen}\"\n\
          [log]\nformat = \"human\"\nlevel = {log:?}\n\
+         [engine]\nmin_gap = \"{MIN_GAP}\"\n\
          [[upstreams]]\nname = \"emnify\"\nkind = \"emnify\"\nurl = \"http://{upstream}\"\n"
     );
     text.extend(SAMPLES.iter().map(|Sample { workspace, organisation, .. }| {
@@ -149,7 +153,7 @@ fn welcome(app: &App, upstream: SocketAddr) -> String {
         "token-broker dev
 
   gRPC      http://{grpc}
-  probes    http://{probe}/livez /readyz /metrics
+  probes    http://{probe}/livez /readyz /metrics /config
   upstream  {api} (simulated emnify)
 
 Workspaces:
@@ -165,6 +169,12 @@ Try, in another terminal:
 
   # call the API with it
   curl -i -H \"Authorization: Bearer $({get})\" {api}/api/v1/endpoint
+
+  # follow tokens: a line per renewal, without --once for as long as you like; --write-file keeps one in a file
+  {program} watch {broker} --once demo/emnify demo/emnify-short
+
+  # the upstream rejects it? report it and get another
+  {program} report {broker} demo/emnify --status 401 --fingerprint \"$({get} --json | sed -n 's/.*\"fingerprint\": \"\\(.*\\)\".*/\\1/p')\"
 
   # by any gRPC client
   grpcurl -plaintext -d '{{\"workspace\":\"demo/emnify\"}}' {grpc} tokenbroker.v1.TokenService/GetToken

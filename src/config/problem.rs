@@ -4,6 +4,7 @@
 //! place must not come out by its error message.
 
 use std::fmt;
+use std::path::PathBuf;
 
 /// Everything that is wrong with a configuration, found in one go. One line each when displayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +13,8 @@ pub struct Problems(Vec<Problem>);
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The path of the key, such as `upstreams[0].url`; a file's or a variable's name where no key is concerned.
+    /// The path of the key, such as `upstreams[0].url`; a variable's name where no key is concerned. Never a file's
+    /// path: keys and texts are shown to whoever reaches the probe listener.
     pub key: String,
     /// Where it stands.
     pub place: Place,
@@ -27,6 +29,8 @@ pub enum Place {
     Line(usize),
     /// A variable of the environment overlay.
     Variable(String),
+    /// The file itself.
+    File(PathBuf),
     /// Nowhere in particular.
     Unknown,
 }
@@ -42,7 +46,7 @@ pub struct Warning {
 
 impl Problems {
     /// `None` when there is nothing wrong.
-    pub(super) fn new(list: Vec<Problem>) -> Option<Self> {
+    pub fn new(list: Vec<Problem>) -> Option<Self> {
         if list.is_empty() { None } else { Some(Self(list)) }
     }
 
@@ -87,6 +91,7 @@ impl fmt::Display for Problem {
         match place {
             Place::Line(line) => write!(f, "{key} (line {line}): {text}"),
             Place::Variable(name) => write!(f, "{key} ({name}): {text}"),
+            Place::File(path) => write!(f, "{key} ({}): {text}", path.display()),
             Place::Unknown => write!(f, "{key}: {text}"),
         }
     }

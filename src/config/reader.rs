@@ -4,6 +4,7 @@
 //! behind for each `None` that the file is to blame for; whoever reads goes on with the next key either way.
 
 use super::environment::Environment;
+use super::files::Files;
 use super::problem::{Place, Problem, Warning};
 use std::path::Path;
 use toml::Spanned;
@@ -17,6 +18,7 @@ pub(super) const OVERLAY_PREFIX: &str = "TOKEN_BROKER__";
 pub(super) struct Reading<'t> {
     pub(super) environment: &'t Environment,
     pub(super) base_dir: &'t Path,
+    pub(super) files: &'t mut Files,
     /// Where each line begins, for telling a position's line.
     line_starts: Vec<usize>,
     pub(super) problems: Vec<Problem>,
@@ -95,10 +97,10 @@ impl<'t> Value<'t> {
 // === impl Reading ===
 
 impl<'t> Reading<'t> {
-    pub(super) fn new(text: &str, base_dir: &'t Path, environment: &'t Environment) -> Self {
+    pub(super) fn new(text: &str, base_dir: &'t Path, environment: &'t Environment, files: &'t mut Files) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let line_starts = std::iter::once(0).chain(ends.map(|(position, _)| position + 1)).collect();
-        Self { environment, base_dir, line_starts, problems: Vec::new(), warnings: Vec::new() }
+        Self { environment, base_dir, files, line_starts, problems: Vec::new(), warnings: Vec::new() }
     }
 
     pub(super) fn problem(&mut self, key: impl Into<String>, place: Place, text: impl Into<String>) {
@@ -347,7 +349,8 @@ mod tests {
     #[test]
     fn positions_become_lines_and_columns() {
         let environment = Environment::default();
-        let reading = Reading::new("ab\ncd\n", Path::new("."), &environment);
+        let mut files = Files::new(crate::secret::MarkKey::random());
+        let reading = Reading::new("ab\ncd\n", Path::new("."), &environment, &mut files);
         let rows = [(0, (1, 1)), (1, (1, 2)), (2, (1, 3)), (3, (2, 1)), (6, (3, 1))];
         for (position, expected) in rows {
             assert_eq!(reading.line_and_column(position), expected, "{position}");

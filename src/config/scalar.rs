@@ -105,11 +105,14 @@ pub(super) fn integer<'t>(range: RangeInclusive<u32>) -> impl FnOnce(Value<'t>) 
 pub(super) fn fraction<'t>(range: RangeInclusive<f64>) -> impl FnOnce(Value<'t>) -> Result<f64, String> {
     move |value| {
         let expected = format!("a number from {} to {}", range.start(), range.end());
-        match value {
-            Value::Float(number) if range.contains(&number) => Ok(number),
-            Value::Float(_) => Err(format!("expected {expected}")),
-            other => Err(other.instead_of(&expected)),
-        }
+        let number = match value {
+            Value::Float(number) => Some(number),
+            // 0 and 1 are numbers to whoever writes them.
+            Value::Integer(number) => number.and_then(|number| i32::try_from(number).ok()).map(f64::from),
+            Value::Variable(text) => text.parse().ok(),
+            other => return Err(other.instead_of(&expected)),
+        };
+        number.filter(|number| range.contains(number)).ok_or_else(|| format!("expected {expected}"))
     }
 }
 
@@ -152,6 +155,12 @@ mod tests {
         assert_eq!(fraction(0.1..=0.95)(Value::Float(0.5)), Ok(0.5));
         for wrong in [0.0, 0.96, f64::NAN, f64::INFINITY] {
             assert!(fraction(0.1..=0.95)(Value::Float(wrong)).is_err(), "{wrong}");
+        }
+        assert_eq!(fraction(0.0..=1.0)(Value::Integer(Some(1))), Ok(1.0));
+        assert_eq!(fraction(0.0..=1.0)(Value::Variable("0.25")), Ok(0.25));
+        for wrong in [Value::Integer(Some(2)), Value::Integer(Some(i64::MAX)), Value::Variable("NaN"), Value::Text("1")]
+        {
+            assert!(fraction(0.0..=1.0)(wrong).is_err(), "{wrong:?}");
         }
     }
 

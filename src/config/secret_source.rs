@@ -2,14 +2,14 @@
 //!
 //! No sentence made here quotes a path, a key or a variable's name: any of them may be a secret in the wrong place.
 
+use super::files::LARGEST_FILE;
 use super::reader::{Reading, Section, Value};
 use super::scalar::text;
 use crate::secret::LongLivedSecret;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs::{self, File, Metadata};
-use std::io::Read as _;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -18,8 +18,6 @@ pub(super) const KEYS: &[&str] = &["file", "key", "env"];
 
 /// The longest secret, in bytes.
 const LONGEST_SECRET: usize = 16 * 1024;
-/// The largest file with many secrets, in bytes: room for 100,000 tokens of a kilobyte.
-const LARGEST_KEYED_FILE: usize = 128 * 1024 * 1024;
 
 const EXPECTED: &str = "{ file = … }, { file = …, key = … } or { env = … }";
 const INLINE: &str = "secrets come from { file = … } or { env = … }, never from the configuration itself";
@@ -94,7 +92,7 @@ impl SecretFiles {
             Source::Key(file, key) => {
                 let file = reading.base_dir.join(file);
                 if !self.keyed.contains_key(&file) {
-                    let content = self.content(reading, path, &file, LARGEST_KEYED_FILE);
+                    let content = self.content(reading, path, &file, LARGEST_FILE);
                     let keyed = content.and_then(|content| Keyed::parse(&file, &content));
                     let (keyed, wrong) = keyed.map_or_else(|text| (None, Some(text)), |k| (Some(k), None));
                     self.keyed.insert(file, keyed);
@@ -129,9 +127,8 @@ impl SecretFiles {
         file: &Path,
         limit: usize,
     ) -> Result<Zeroizing<String>, String> {
-        let (content, metadata) = read_file(file, limit).map_err(|text| {
-            let base = reading.base_dir.display();
-            format!("{text} (relative paths are taken from {base})")
+        let (content, metadata) = reading.files.read(file, limit).map_err(|text| {
+            format!("{text} (relative paths are taken from the directory of the configuration file)")
         })?;
         if is_world_readable(&metadata) && self.warned.insert(file.to_owned()) {
             reading.warn(path, "the file can be read by everyone on this machine; take that right away (chmod o-r)");
@@ -144,7 +141,7 @@ impl SecretFiles {
         let name = section.read(key, text("the path of a PEM file"))?;
         let (path, file) = (section.path_of(key), section.reading.base_dir.join(name));
         let content = match kind {
-            Pem::Certificates => read_file(&file, LARGEST_PEM).map(|(content, _)| content),
+            Pem::Certificates => section.reading.files.read(&file, LARGEST_PEM).map(|(content, _)| content),
             Pem::PrivateKey => self.content(section.reading, &path, &file, LARGEST_PEM),
         };
         match content.and_then(|content| kind.check(&content).map(|()| content)) {
@@ -288,24 +285,6 @@ fn checked(text: &str) -> Result<LongLivedSecret, String> {
         return Err("this looks like a file of many secrets; name one of them with key = \"…\"".to_owned());
     }
     Ok(LongLivedSecret::new(secret))
-}
-
-/// A regular file of at most `limit` bytes.
-fn read_file(file: &Path, limit: usize) -> Result<(Zeroizing<String>, Metadata), String> {
-    let cannot = |error: std::io::Error| format!("the file can't be read: {error}");
-    let metadata = fs::metadata(file).map_err(cannot)?;
-    if !metadata.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    // Room for all of it at once: a buffer that grows would leave copies behind.
-    let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-    let mut content = Zeroizing::new(String::with_capacity(length.min(limit) + 1));
-    let mut bounded = File::open(file).map_err(cannot)?.take(limit as u64 + 1);
-    bounded.read_to_string(&mut content).map_err(cannot)?;
-    if content.len() > limit {
-        return Err(format!("the file is larger than {limit} bytes"));
-    }
-    Ok((content, metadata))
 }
 
 #[cfg(unix)]

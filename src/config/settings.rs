@@ -8,9 +8,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 /// The keys of each section.
-pub(super) const SERVER_KEYS: &[&str] = &["grpc_listen", "probe_listen", "drain_timeout"];
+pub(super) const SERVER_KEYS: &[&str] =
+    &["grpc_listen", "probe_listen", "drain_timeout", "max_connections", "max_connections_per_peer", "reload_interval"];
 pub(super) const LOG_KEYS: &[&str] = &["format", "level"];
-pub(super) const ENGINE_KEYS: &[&str] = &["serve_margin", "min_gap", "max_waiters_per_workspace", "max_workspaces"];
+pub(super) const ENGINE_KEYS: &[&str] =
+    &["serve_margin", "min_gap", "max_waiters_per_workspace", "max_workspaces", "max_watches"];
 
 /// As many Workspaces as one file may hold: beyond, reading it takes seconds and gigabytes.
 const MOST_WORKSPACES: u32 = 100_000;
@@ -24,6 +26,12 @@ pub struct Server {
     pub probe_listen: SocketAddr,
     /// How long calls that are under way may take to end after a signal to stop.
     pub drain_timeout: Duration,
+    /// gRPC connections at once.
+    pub max_connections: usize,
+    /// gRPC connections at once of one peer.
+    pub max_connections_per_peer: usize,
+    /// How often the configuration and the files that it names are looked at for changes. Zero: only on SIGHUP.
+    pub reload_interval: Duration,
 }
 
 /// What is logged and how.
@@ -59,18 +67,26 @@ pub struct Engine {
     pub max_waiters_per_workspace: usize,
     /// How many Workspaces there may be.
     pub max_workspaces: usize,
+    /// How many Workspaces may be watched at a time, summed over all watchers.
+    pub max_watches: usize,
 }
 
 impl Server {
     pub(super) fn read(section: &mut Section<'_, '_>) -> Self {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let drain = duration(Duration::ZERO..=hours(1));
+        let connections = section.read("max_connections", integer(1..=1_000_000));
+        let per_peer = section.read("max_connections_per_peer", integer(1..=1_000_000));
+        let interval = duration(Duration::ZERO..=hours(1));
         let server = Self {
             grpc_listen: section
                 .read("grpc_listen", |value| address(value).and_then(on_loopback))
                 .unwrap_or_else(|| loopback(7700)),
             probe_listen: section.read("probe_listen", address).unwrap_or_else(|| loopback(7701)),
             drain_timeout: section.read("drain_timeout", drain).unwrap_or(seconds(10)),
+            max_connections: as_count(connections.unwrap_or(4096)),
+            max_connections_per_peer: as_count(per_peer.unwrap_or(1024)),
+            reload_interval: section.read("reload_interval", interval).unwrap_or(seconds(1)),
         };
         if server.grpc_listen == server.probe_listen && server.grpc_listen.port() != 0 {
             let text = "must not be the same address as grpc_listen";
@@ -97,11 +113,13 @@ impl Engine {
         let gap = duration(Duration::from_millis(10)..=hours(1));
         let waiters = section.read("max_waiters_per_workspace", integer(1..=1_000_000));
         let workspaces = section.read("max_workspaces", integer(1..=MOST_WORKSPACES));
+        let watches = section.read("max_watches", integer(1..=10_000_000));
         Self {
             serve_margin: section.read("serve_margin", margin).unwrap_or(seconds(5)),
             min_gap: section.read("min_gap", gap).unwrap_or(seconds(10)),
             max_waiters_per_workspace: as_count(waiters.unwrap_or(50_000)),
             max_workspaces: as_count(workspaces.unwrap_or(MOST_WORKSPACES)),
+            max_watches: as_count(watches.unwrap_or(250_000)),
         }
     }
 }

@@ -25,6 +25,15 @@ impl Bucket {
         Self { capacity, reserve, per_second, level: capacity, filled_at: now }
     }
 
+    /// Another budget. What was taken stays taken; at most one window's worth of it is paid off first, since older
+    /// logins count no more.
+    pub(super) fn change(&mut self, budget: Budget, now: Instant) {
+        let taken = self.capacity - self.level_at(now);
+        let new = Self::new(budget, now);
+        let level = (new.capacity - taken).max(-f64::from(budget.refill_per_window()));
+        *self = Self { level, ..new };
+    }
+
     /// Logins per second in the long run.
     pub(super) fn rate(&self) -> f64 {
         self.per_second
@@ -107,5 +116,33 @@ mod tests {
         assert_eq!(waiters, 5);
         let next = bucket.ready_at(now, true, 0) - now;
         assert!(next.abs_diff(Duration::from_secs(4)) < Duration::from_millis(1), "75 in 300 s: {next:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_budget_is_no_fresh_one() {
+        let now = Instant::now();
+        let budget = |logins| Budget { logins: NonZeroU32::new(logins).unwrap(), per: Duration::from_secs(300) };
+        let left = |bucket: &mut Bucket| {
+            let mut left = 0;
+            while bucket.ready_at(now, true, 0) <= now {
+                bucket.take(now);
+                left += 1;
+            }
+            left
+        };
+        // limit before, taken, limit after → what is left
+        for (before, taken, after, expected) in
+            [(100, 10, 100, 15), (100, 25, 100, 0), (100, 10, 200, 40), (100, 10, 60, 5), (100, 25, 40, 0)]
+        {
+            let mut bucket = Bucket::new(budget(before), now);
+            (0..taken).for_each(|_| bucket.take(now));
+            bucket.change(budget(after), now);
+            assert_eq!(left(&mut bucket), expected, "{before} {taken} {after}");
+        }
+        let mut bucket = Bucket::new(budget(1_000_000), now);
+        (0..250_000).for_each(|_| bucket.take(now));
+        bucket.change(budget(4), now);
+        let wait = bucket.ready_at(now, true, 0) - now;
+        assert!(wait <= Duration::from_secs(401), "one window, and one login: {wait:?}");
     }
 }

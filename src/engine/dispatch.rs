@@ -19,6 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
 
 /// How often the wall clock is looked at.
 const WALL_WATCH: Duration = Duration::from_secs(1);
@@ -41,13 +42,15 @@ pub struct Limits {
 /// One upstream.
 pub(super) struct Dispatch {
     pub(super) name: UpstreamName,
-    pub(super) limits: Limits,
     /// Rung when something changed that may let a flight start.
     pub(super) bell: Notify,
     core: Mutex<Core>,
 }
 
 struct Core {
+    limits: Limits,
+    /// Ends the driver when dropped.
+    driver: Option<DropGuard>,
     queue: Queue,
     timers: BinaryHeap<Reverse<(Instant, WorkspaceName)>>,
     /// Sum over the tokens in hand, see [`schedule::demand_of`].
@@ -62,12 +65,40 @@ struct WallLead(Now);
 impl Dispatch {
     pub(super) fn new(name: UpstreamName, limits: Limits, now: Now) -> Self {
         let core = Core {
+            limits,
+            driver: None,
             queue: Queue::new(limits.max_concurrent, limits.budget, now.mono),
             timers: BinaryHeap::new(),
             demand: 0,
             wall_lead: WallLead(now),
         };
-        Self { name, limits, bell: Notify::new(), core: Mutex::new(core) }
+        Self { name, bell: Notify::new(), core: Mutex::new(core) }
+    }
+
+    /// What an operator set.
+    pub(super) fn limits(&self) -> Limits {
+        self.core().limits
+    }
+
+    /// New limits. What was used of the budget stays used.
+    pub(super) fn change_limits(&self, limits: Limits, now: Instant) {
+        {
+            let mut core = self.core();
+            core.limits = limits;
+            core.queue.change_limits(limits.max_concurrent, limits.budget, now);
+        }
+        self.bell.notify_one();
+    }
+
+    /// Its driver runs until this guard is dropped.
+    pub(super) fn driven_by(&self, driver: DropGuard) {
+        self.core().driver = Some(driver);
+    }
+
+    /// Ends the driver.
+    pub(super) fn retire(&self) {
+        let driver = self.core().driver.take();
+        drop(driver);
     }
 
     /// Puts a Workspace into the queue and says what somebody who waits for it has to expect.
@@ -81,8 +112,8 @@ impl Dispatch {
         outlook
     }
 
-    pub(super) fn want_probe(&self, entry: &Entry) {
-        self.core().queue.want_probe(&entry.name, entry.uses());
+    pub(super) fn want_probe(&self, entry: &Entry, from: Instant) {
+        self.core().queue.want_probe(&entry.name, entry.uses(), from);
         self.bell.notify_one();
     }
 
@@ -170,7 +201,7 @@ impl Dispatch {
     pub(super) fn renew_fraction(&self) -> f64 {
         let core = self.core();
         let per_second = Duration::from_nanos(core.demand).as_secs_f64();
-        schedule::renew_fraction(self.limits.renew_at, per_second, core.queue.rate())
+        schedule::renew_fraction(core.limits.renew_at, per_second, core.queue.rate())
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {

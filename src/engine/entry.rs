@@ -3,11 +3,11 @@
 
 use super::dispatch::Dispatch;
 use super::plan::{Held, Plan, Rules};
-use super::{Served, Source};
+use super::{Origin, Served, Source};
 use crate::clock::Now;
 use crate::error::Error;
 use crate::provider::Provider;
-use crate::token::{Token, WorkspaceName};
+use crate::token::{Fingerprint, Token, WorkspaceName};
 use arc_swap::ArcSwapOption;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -38,12 +38,21 @@ pub(super) struct Core {
     /// The next timer that is set.
     pub(super) timer: Option<Instant>,
     /// Ends the flight under way when its answer is not wanted any more.
-    pub(super) cancel: CancellationToken,
+    cancel: Option<CancellationToken>,
     /// Set once the entry is out of the map: nothing may start any more.
     pub(super) deleted: bool,
     /// What the token in hand adds to the upstream's scheduled logins.
     pub(super) demand: u64,
-    landing: watch::Sender<Option<Landed>>,
+    pub(super) reporters: Reporters,
+    /// Made for the first who waits: most Workspaces have nobody, and it is large.
+    landing: Option<watch::Sender<Option<Landed>>>,
+}
+
+/// Who reported the token in hand: nobody, one, or more than one.
+#[derive(Debug, Default)]
+pub(super) struct Reporters {
+    first: Option<(Fingerprint, Origin)>,
+    several: bool,
 }
 
 /// A token and when its renewal is due, read together without a lock.
@@ -70,10 +79,11 @@ impl Entry {
             plan: Plan::new(rules),
             provider,
             timer: None,
-            cancel: CancellationToken::new(),
+            cancel: None,
             deleted: false,
             demand: 0,
-            landing: watch::Sender::new(None),
+            reporters: Reporters::default(),
+            landing: None,
         };
         Self {
             name,
@@ -111,12 +121,14 @@ impl Entry {
         self.published.store(published.map(Arc::new));
     }
 
-    /// Somebody read it.
-    pub(super) fn touch(&self, now: Instant) {
+    /// Somebody reads it. Gives how long nobody had.
+    pub(super) fn touch(&self, now: Instant) -> Duration {
+        let idle = self.idle_for(now);
         let since = now.saturating_duration_since(self.created).as_millis();
         let since = u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1);
         self.last_read.store(since, Ordering::Relaxed);
         self.uses.fetch_add(1, Ordering::Relaxed);
+        idle
     }
 
     /// How long nobody has read it.
@@ -157,20 +169,52 @@ impl Published {
 }
 
 impl Core {
-    /// What the next landing brings. Taken under the lock, so none is missed.
-    pub(super) fn next_landing(&self) -> watch::Receiver<Option<Landed>> {
-        self.landing.subscribe()
+    /// Remembers a report of the token in hand. True: it is the one that makes the token disputed.
+    pub(super) fn note_report(&mut self, rejected: Fingerprint, by: Origin, now: Now) -> bool {
+        self.plan.serves(rejected, now) && self.reporters.add(rejected, by)
     }
 
-    /// Tells everybody who waits, and makes a new channel for those who come after.
+    /// What the next landing brings. Taken under the lock, so none is missed.
+    pub(super) fn next_landing(&mut self) -> watch::Receiver<Option<Landed>> {
+        self.landing.get_or_insert_with(|| watch::Sender::new(None)).subscribe()
+    }
+
+    /// Tells everybody who waits. Those who come after wait for the next landing.
     pub(super) fn announce(&mut self, landed: Landed) {
-        let old = std::mem::replace(&mut self.landing, watch::Sender::new(None));
-        old.send_replace(Some(landed));
+        if let Some(waited_for) = self.landing.take() {
+            waited_for.send_replace(Some(landed));
+        }
+    }
+
+    /// What ends the flight that starts now.
+    pub(super) fn flight_ends_by(&mut self) -> CancellationToken {
+        self.cancel.get_or_insert_default().clone()
     }
 
     /// Ends the flight under way, if there is one, and lets later ones run.
     pub(super) fn cancel_flight(&mut self) {
-        std::mem::take(&mut self.cancel).cancel();
+        if let Some(cancel) = self.cancel.take() {
+            cancel.cancel();
+        }
+    }
+}
+
+impl Reporters {
+    fn add(&mut self, rejected: Fingerprint, by: Origin) -> bool {
+        match self.first {
+            Some((reported, first)) if reported == rejected => {
+                first != by && !std::mem::replace(&mut self.several, true)
+            }
+            Some(_) | None => {
+                *self = Self { first: Some((rejected, by)), several: false };
+                false
+            }
+        }
+    }
+
+    /// Whether at least two callers say that the upstream rejects this token.
+    pub(super) fn dispute(&self, token: Fingerprint) -> bool {
+        self.several && self.first.is_some_and(|(reported, _)| reported == token)
     }
 }
 

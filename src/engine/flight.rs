@@ -1,10 +1,11 @@
 //! The tasks of the engine: one driver per upstream, one flight per exchange.
 
+use super::ask::worth_waiting;
 use super::dispatch::Dispatch;
 use super::entry::{Core, Entry, Landed, Published};
-use super::plan::{Arrived, Chance, Landing, Ticket, Urgency};
+use super::plan::{Arrived, Chance, Landing, MIN_RETRY, Ticket, Urgency};
 use super::queue::{Launch, Next};
-use super::{Engine, schedule, worth_waiting};
+use super::{Engine, schedule};
 use crate::error::{Error, Reason};
 use crate::failure::Failure;
 use crate::provider::{FetchError, Fetched, Provider};
@@ -41,7 +42,8 @@ fn fire_timers(engine: &Engine, dispatch: &Arc<Dispatch>) {
     if dispatch.wall_was_stepped(now) {
         tracing::warn!(upstream.name = %dispatch.name, "the wall clock was stepped");
         for entry in entries_of(engine, dispatch) {
-            Engine::look_after(&entry, now);
+            engine.look_after(&entry, now);
+            engine.0.watchers.tell(&entry.name);
         }
     }
     for (at, name) in dispatch.due(now.mono) {
@@ -53,7 +55,7 @@ fn fire_timers(engine: &Engine, dispatch: &Arc<Dispatch>) {
             mine
         };
         if mine {
-            Engine::look_after(&entry, now);
+            engine.look_after(&entry, now);
         }
     }
 }
@@ -81,11 +83,12 @@ fn start(engine: &Engine, dispatch: &Arc<Dispatch>, launch: Launch) {
         if ticket.is_none() && core.plan.is_at_rest() {
             core.announce(Landed::Discarded);
         }
-        ticket.map(|ticket| (ticket, Arc::clone(&core.provider), core.cancel.clone()))
+        ticket.map(|ticket| (ticket, Arc::clone(&core.provider), core.flight_ends_by()))
     };
     let Some((ticket, provider, cancel)) = cleared else {
         dispatch.aborted(now.mono, &launch);
-        return Engine::set_timer(&entry);
+        Engine::set_timer(&entry);
+        return engine.0.watchers.tell(&entry.name);
     };
     let flight = Flight { engine: engine.clone(), entry, launch, ticket, settled: false };
     engine.0.supervisor.spawn("exchange", flight.fly(provider, cancel));
@@ -96,7 +99,7 @@ fn turn_away(engine: &Engine, dispatch: &Arc<Dispatch>) {
     for entry in entries_of(engine, dispatch) {
         let mut core = entry.core();
         if core.plan.is_queued() {
-            core.announce(Landed::Failed(Error::retry(Reason::Draining, super::MIN_RETRY)));
+            core.announce(Landed::Failed(Error::retry(Reason::Draining, MIN_RETRY)));
         }
     }
 }
@@ -139,7 +142,8 @@ impl Flight {
         let dispatch = &self.entry.dispatch;
         let in_an_outage = self.launch.is_probe() || self.ticket.retrying;
         let patience = in_an_outage.then(|| dispatch.patience()).flatten();
-        patience.map_or(dispatch.limits.timeout, |patience| patience.min(dispatch.limits.timeout))
+        let timeout = dispatch.limits().timeout;
+        patience.map_or(timeout, |patience| patience.min(timeout))
     }
 
     fn called_off(mut self) {
@@ -185,9 +189,10 @@ impl Flight {
                 entry.dispatch.enqueue(entry, Urgency::Waiting, now.mono);
             }
             // Unfrozen while this flight was still under way: nobody else looks whether a token is wanted.
-            (false, true) => Engine::look_after(entry, now),
+            (false, true) => engine.look_after(entry, now),
             (false, false) => Engine::set_timer(entry),
         }
+        engine.0.watchers.tell(&entry.name);
     }
 
     fn publish(&self, core: &mut Core, landing: Landing, answer: Result<Fetched, FetchError>) {
@@ -270,6 +275,8 @@ fn refuse_waiters(engine: &Engine, workspaces: &[WorkspaceName], refusal: &Error
         if core.plan.is_queued() {
             core.announce(Landed::Failed(refusal.clone()));
         }
+        drop(core);
+        engine.0.watchers.tell(&entry.name);
     }
 }
 

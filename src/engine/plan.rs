@@ -5,6 +5,7 @@
 //! decisions; the upstream's queue (`engine::queue`) decides when a flight that is asked for may start.
 
 mod decision;
+mod operator;
 mod trouble;
 
 use super::schedule;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trouble::Trouble;
 
-pub use decision::{Answer, Arrival, Arrived, Chance, Held, Landing, Rules, State, Tick, Ticket, Urgency};
+pub use decision::{Answer, Arrival, Arrived, Chance, Held, Landing, Rules, State, Tick, Ticket, Urgency, Want};
 pub use trouble::{BREAKER_OPEN, MIN_RETRY};
 
 /// A Workspace that nobody has asked for in this time, or in a whole lifetime of its token, is let go.
@@ -37,7 +38,7 @@ enum Flight {
 }
 
 /// The state of one Workspace.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     rules: Rules,
     held: Option<Held>,
@@ -58,6 +59,8 @@ pub struct Plan {
     frozen: bool,
     /// Counts what makes an answer under way worthless.
     epoch: u64,
+    /// Counts the ways in which exchanges were made.
+    way: u64,
 }
 
 impl Plan {
@@ -77,7 +80,28 @@ impl Plan {
             rekeyed: false,
             frozen: false,
             epoch: 0,
+            way: 0,
         }
+    }
+
+    /// Somebody asks.
+    pub fn answer(&mut self, now: Now, want: Want) -> Answer {
+        match want {
+            Want::Token { min_validity } => self.ask(now, min_validity),
+            Want::Replacement { rejected } => self.report(now, rejected),
+        }
+    }
+
+    /// Whether nothing but this wish would bring about an exchange: there is a token that serves everybody else, and no
+    /// flight is asked for.
+    pub fn would_be_forced(&self, now: Now, want: Want) -> bool {
+        let needless = self.flight == Flight::Grounded && self.servable(now).is_some();
+        needless && self.clone().answer(now, want) == Answer::Wait
+    }
+
+    /// Whether the token with this fingerprint is the one that is served.
+    pub fn serves(&self, fingerprint: Fingerprint, now: Now) -> bool {
+        self.servable(now).is_some_and(|held| held.fingerprint == fingerprint)
     }
 
     /// Somebody asks for a token with at least `min_validity` left.
@@ -164,7 +188,7 @@ impl Plan {
         self.last_attempt = Some(now.mono);
         let reported = std::mem::take(&mut self.report_pending);
         let retrying = self.trouble.as_ref().is_some_and(Trouble::is_transient);
-        Some(Ticket { started: now, retrying, epoch: self.epoch, reported })
+        Some(Ticket { started: now, retrying, epoch: self.epoch, way: self.way, reported })
     }
 
     /// The flight came back.
@@ -176,42 +200,10 @@ impl Plan {
             return Landing::Discarded;
         }
         match arrival {
+            Err(_) if ticket.way != self.way => self.try_new_way(ticket),
             Ok(arrived) => self.arrived(now, ticket, arrived, chance),
             Err(failure) => self.failed(now, failure, chance),
         }
-    }
-
-    /// The credential changed: whatever is under way is worthless, what the old one brought upon itself is forgiven, and
-    /// the new one is tried at once. The token in hand is served until then.
-    pub fn rekey(&mut self) {
-        self.epoch += 1;
-        self.trouble = None;
-        self.renew_floor = 0.0;
-        self.reported_in_a_row = 0;
-        self.report_pending = false;
-        self.rekeyed = true;
-        if self.flight == Flight::Grounded {
-            self.try_new_credential();
-        }
-    }
-
-    /// Withdraws the Workspace: no token is served, none is fetched.
-    pub fn freeze(&mut self) {
-        self.frozen = true;
-        self.forget_token();
-    }
-
-    /// Takes the withdrawal back. Starts without a token.
-    pub fn unfreeze(&mut self) {
-        self.frozen = false;
-    }
-
-    /// Drops the token and whatever is under way.
-    pub fn forget_token(&mut self) {
-        self.epoch += 1;
-        self.held = None;
-        self.learned_lifetime = None;
-        self.unqueue();
     }
 
     /// Whether a flight stands in the queue and has not started.
@@ -224,8 +216,8 @@ impl Plan {
         self.flight == Flight::Grounded
     }
 
-    /// When the next timer should fire: the end of a back-off, the renewal, or, while that waits in the queue, the moment
-    /// from which it is urgent.
+    /// When the next timer should fire: the end of a back-off, the renewal, or, while that waits in the queue, the
+    /// moment from which it is urgent.
     pub fn next_due(&self) -> Option<Instant> {
         if self.flight == Flight::Queued {
             return self.held.map(|held| schedule::at_fraction(held.validity, URGENT_FROM));
@@ -265,7 +257,7 @@ impl Plan {
     fn wait_for_exchange(&mut self, now: Now, too_soon: Error) -> Answer {
         if let Some(trouble) = self.trouble.as_ref().filter(|trouble| self.is_answered_by(trouble, now)) {
             let probe = trouble.is_transient() && self.flight == Flight::Grounded;
-            return Answer::Refuse { error: trouble.error(now.mono), probe };
+            return Answer::Refuse { error: trouble.error(now.mono), probe: probe.then(|| self.rested_at(now)) };
         }
         if self.flight != Flight::Grounded {
             return Answer::Wait;
@@ -329,26 +321,14 @@ impl Plan {
         renew_at
     }
 
-    /// The upstream gave the same token again: remember to ask later in its life, and ask next when half of what is left
-    /// is over, so that a long life is not spent asking. Not sooner than a gap from now, nor later than the moment from
-    /// which the token can't be served.
+    /// The upstream gave the same token again: remember to ask later in its life, and ask next when half of what is
+    /// left is over, so that a long life is not spent asking. Not sooner than a gap from now, nor later than the moment
+    /// from which the token can't be served.
     fn after_no_progress(&mut self, validity: Validity, now: Now) -> Instant {
         self.renew_floor = schedule::later_than(validity, now);
         let end = validity.started.mono + validity.lifetime.saturating_sub(validity.margin);
         let half = end.saturating_duration_since(now.mono) / 2;
         (now.mono + half.max(self.min_gap()).max(MIN_RETRY)).min(end)
-    }
-
-    fn try_new_credential(&mut self) {
-        if std::mem::take(&mut self.rekeyed) && !self.frozen {
-            self.flight = Flight::Queued;
-        }
-    }
-
-    fn unqueue(&mut self) {
-        if self.flight == Flight::Queued {
-            self.flight = Flight::Grounded;
-        }
     }
 
     fn servable(&self, now: Now) -> Option<Held> {
@@ -361,8 +341,13 @@ impl Plan {
 
     /// No back-off, or one that a recovered upstream ends and that has lasted a little.
     fn may_probe(&self, now: Now) -> bool {
-        let rested = self.last_attempt.is_none_or(|last| now.mono >= last + MIN_RETRY);
+        let rested = now.mono >= self.rested_at(now);
         self.trouble.as_ref().is_none_or(|trouble| now.mono >= trouble.retry_at() || (trouble.is_transient() && rested))
+    }
+
+    /// When the last attempt is long enough over for a probe; not before now.
+    fn rested_at(&self, now: Now) -> Instant {
+        self.last_attempt.map_or(now.mono, |last| now.mono.max(last + MIN_RETRY))
     }
 
     fn in_back_off(&self, now: Now) -> bool {
@@ -380,7 +365,8 @@ impl Plan {
         }
     }
 
-    fn is_wanted(&self, idle: Duration) -> bool {
+    /// Whether its token is renewed, nobody having read it for this long.
+    pub fn is_wanted(&self, idle: Duration) -> bool {
         let lifetime = self.held.map(|held| held.validity.lifetime).unwrap_or_default();
         match self.rules.keep_warm {
             KeepWarm::Always => true,
@@ -401,7 +387,7 @@ impl Plan {
 }
 
 fn refuse(error: Error) -> Answer {
-    Answer::Refuse { error, probe: false }
+    Answer::Refuse { error, probe: None }
 }
 
 /// The same token once more. Its end stays where it was on the monotonic clock, or moves nearer; the wall end is taken

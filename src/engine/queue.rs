@@ -17,13 +17,17 @@ use tokio::time::Instant;
 
 /// So many transient failures in a row, of two Workspaces at least, mean that the upstream itself is down.
 const DOWN_AFTER: u32 = 3;
-/// How long that is believed when nobody has tried again: an outage that is long over is not held against the next caller.
+/// How long that is believed when nobody has tried again: an outage that is long over is not held against the next
+/// caller.
 const DOWN_MEMORY: Duration = Duration::from_secs(60);
 /// How long a 429 without `Retry-After` counts, when a second Workspace gets one too.
 const THROTTLE_MEMORY: Duration = Duration::from_secs(30);
 
 /// A place in the queue: the greatest goes first.
 type Place = (Urgency, u64, Reverse<u64>);
+
+/// From when on a probe may try a Workspace, and the order of asking.
+type Turn = (Instant, u64);
 
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +81,9 @@ pub(super) struct Queue {
     arrivals: u64,
     urgent: usize,
     flying: usize,
-    /// Workspaces in a back-off that somebody asks for, and how much, in the order of asking.
-    wanted: BTreeMap<u64, (WorkspaceName, u64)>,
-    wanted_places: HashMap<WorkspaceName, u64>,
+    /// Workspaces in a back-off that somebody asks for, and how much, in the order in which a probe may try them.
+    wanted: BTreeMap<Turn, (WorkspaceName, u64)>,
+    wanted_places: HashMap<WorkspaceName, Turn>,
     probing: bool,
     last_probe: Option<Instant>,
     /// How long the last exchange that brought a token took.
@@ -119,6 +123,12 @@ impl Queue {
         }
     }
 
+    /// New limits. What was used of the budget stays used, and what flies goes on.
+    pub(super) fn change_limits(&mut self, max_concurrent: NonZeroUsize, budget: Budget, now: Instant) {
+        self.max_concurrent = max_concurrent.get();
+        self.bucket.change(budget, now);
+    }
+
     /// Puts a Workspace in, or moves it forward; at most one place each. `uses`: how much it is asked for.
     pub(super) fn enqueue(&mut self, workspace: &WorkspaceName, urgency: Urgency, uses: u64) {
         let before = self.places.get(workspace).copied();
@@ -147,14 +157,15 @@ impl Queue {
         }
     }
 
-    /// Somebody asks for a Workspace that is in a back-off: a probe may try it.
-    pub(super) fn want_probe(&mut self, workspace: &WorkspaceName, uses: u64) {
+    /// Somebody asks for a Workspace that is in a back-off: a probe may try it, from this moment on.
+    pub(super) fn want_probe(&mut self, workspace: &WorkspaceName, uses: u64, from: Instant) {
         if self.places.contains_key(workspace) || self.wanted_places.contains_key(workspace) {
             return;
         }
         self.arrivals += 1;
-        self.wanted.insert(self.arrivals, (workspace.clone(), uses));
-        self.wanted_places.insert(workspace.clone(), self.arrivals);
+        let turn = (from, self.arrivals);
+        self.wanted.insert(turn, (workspace.clone(), uses));
+        self.wanted_places.insert(workspace.clone(), turn);
     }
 
     /// What a caller who joins the queue has to expect.
@@ -256,9 +267,9 @@ impl Queue {
     }
 
     /// How long an attempt in an outage may take, where that is less than any exchange may. One that hangs on a silent
-    /// upstream would hold the place of the next one until the exchange's own deadline, and so see the recovery late. It
-    /// gives up after a few times what the upstream used to take; one in ten waits its full time, in case the upstream
-    /// has become that slow.
+    /// upstream would hold the place of the next one until the exchange's own deadline, and so see the recovery late.
+    /// It gives up after a few times what the upstream used to take; one in ten waits its full time, in case the
+    /// upstream has become that slow.
     pub(super) fn patience(&self) -> Option<Duration> {
         let impatient = self.failures.length % 10 != 9;
         self.usual.map(|usual| (usual * 4).max(MIN_RETRY)).filter(|_| impatient)
@@ -286,15 +297,15 @@ impl Queue {
 
     fn next_probe(&self, now: Instant) -> Next {
         let queued = self.waiting.last_key_value().map(|(_, name)| name).filter(|_| self.is_down(now));
-        let wanted = self.wanted.first_key_value().map(|(_, (name, _))| name);
-        let Some(workspace) = queued.or(wanted) else {
+        let wanted = self.wanted.first_key_value().map(|((from, _), (name, _))| (*from, name));
+        let Some((from, workspace)) = queued.map(|name| (now, name)).or(wanted) else {
             return Next::Idle;
         };
         if self.probing {
             return Next::Idle;
         }
         let rested = self.last_probe.map_or(now, |last| last + MIN_RETRY);
-        match rested.max(self.bucket.ready_at(now, true, 0)) {
+        match rested.max(from).max(self.bucket.ready_at(now, true, 0)) {
             at if at > now => Next::At(at),
             _ => Next::Start(Launch { workspace: workspace.clone(), probe: Some(Probe { last: self.last_probe }) }),
         }
@@ -327,8 +338,10 @@ impl Queue {
         let was_down = self.is_down(now);
         self.failures = Streak::default();
         if probe || was_down {
-            self.wanted_places.clear();
-            for (workspace, uses) in std::mem::take(&mut self.wanted).into_values() {
+            // Who was tried a moment ago gets a probe when its turn comes.
+            let later = self.wanted.split_off(&(now + Duration::from_nanos(1), 0));
+            for (workspace, uses) in std::mem::replace(&mut self.wanted, later).into_values() {
+                self.wanted_places.remove(&workspace);
                 self.enqueue(&workspace, Urgency::Waiting, uses);
             }
         }

@@ -2,6 +2,7 @@
 
 use super::plan::{Held, State};
 use crate::clock::Now;
+use crate::health::Standing;
 use crate::token::Token;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -33,8 +34,22 @@ pub struct Snapshot {
     pub state: State,
     /// When the token in hand ends, by the local wall clock.
     pub expires_at: Option<SystemTime>,
+    /// Whether that token may be handed out now.
+    pub is_servable: bool,
+    /// Whether at least two callers say that the upstream rejects that token.
+    pub is_disputed: bool,
+    /// Whether somebody used it lately, watches it in order to use it, or the configuration keeps it warm.
+    pub is_wanted: bool,
     /// How many callers wait.
     pub waiters: usize,
+}
+
+impl Snapshot {
+    /// What its health depends on.
+    pub fn standing(self) -> Standing {
+        let Self { state, is_servable, is_disputed, is_wanted, .. } = self;
+        Standing { state, is_servable, is_disputed, is_wanted }
+    }
 }
 
 impl Served {

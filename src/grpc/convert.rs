@@ -1,25 +1,68 @@
 //! Requests into what the broker understands, tokens into what callers read. All validation of requests is here.
 
 use super::pb;
-use crate::broker::Ask;
+use super::pb::watch_tokens_response::State;
+use crate::broker::{Ask, Report};
 use crate::clock::Now;
-use crate::engine::{Served, Source};
+use crate::engine::{Served, Source, View};
 use crate::error::Error;
-use crate::token::WorkspaceName;
+use crate::token::{Fingerprint, WorkspaceName};
 use prost_types::Timestamp;
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 /// The longest `min_validity` that is understood: ten years, far beyond any token.
 const LONGEST_VALIDITY: Duration = Duration::from_secs(10 * 365 * 86_400);
 
+/// How many Workspaces one stream may follow.
+const MOST_WATCHED: usize = 1_000;
+/// A throttled request says nothing about its token (RFC 6585 §4).
+const TOO_MANY_REQUESTS: i32 = 429;
+
 impl pb::GetTokenRequest {
     pub(super) fn into_ask(self, deadline: Instant) -> Result<Ask, Error> {
-        let workspace =
-            WorkspaceName::parse(&self.workspace).map_err(|why| Error::invalid("workspace", why.to_string()))?;
+        let workspace = workspace(&self.workspace)?;
         let min_validity = self.min_validity.map_or(Ok(Duration::ZERO), min_validity)?;
         Ok(Ask { workspace, min_validity, deadline })
     }
+}
+
+impl pb::ReportRejectedTokenRequest {
+    pub(super) fn into_report(self, deadline: Instant) -> Result<Report, Error> {
+        let workspace = workspace(&self.workspace)?;
+        let rejected = Fingerprint::parse(&self.fingerprint).ok_or_else(|| {
+            Error::invalid("fingerprint", "must be the 22 characters that stand in Token.fingerprint")
+        })?;
+        let is_a_rejection = (400..500).contains(&self.upstream_status) && self.upstream_status != TOO_MANY_REQUESTS;
+        if !is_a_rejection {
+            let text = "must be the HTTP status that rejected the token: 400 to 499 but not 429";
+            return Err(Error::invalid("upstream_status", text));
+        }
+        Ok(Report { workspace, rejected, deadline })
+    }
+}
+
+impl pb::WatchTokensRequest {
+    pub(super) fn into_names(self) -> Result<Vec<WorkspaceName>, Error> {
+        if !(1..=MOST_WATCHED).contains(&self.workspaces.len()) {
+            return Err(Error::invalid("workspaces", format!("must hold 1 to {MOST_WATCHED} names")));
+        }
+        let mut seen = HashSet::new();
+        let mut names = Vec::with_capacity(self.workspaces.len());
+        for (at, text) in self.workspaces.iter().enumerate() {
+            let invalid = |why: String| Error::invalid("workspaces", format!("entry {at} {why}"));
+            names.push(WorkspaceName::parse(text).map_err(|why| invalid(why.to_string()))?);
+            if !seen.insert(text) {
+                return Err(invalid("stands there twice".to_owned()));
+            }
+        }
+        Ok(names)
+    }
+}
+
+fn workspace(text: &str) -> Result<WorkspaceName, Error> {
+    WorkspaceName::parse(text).map_err(|why| Error::invalid("workspace", why.to_string()))
 }
 
 fn min_validity(wire: prost_types::Duration) -> Result<Duration, Error> {
@@ -37,19 +80,52 @@ fn min_validity(wire: prost_types::Duration) -> Result<Duration, Error> {
     Ok(validity)
 }
 
-/// What the caller reads, as of `now`.
+/// What a caller of `GetToken` reads, as of `now`.
 pub(super) fn response(served: &Served, now: Now) -> pb::GetTokenResponse {
-    let left = served.held.validity.remaining(now);
     pb::GetTokenResponse {
         token: Some(token(served)),
-        valid_for: Some(prost_types::Duration {
-            seconds: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            nanos: left.subsec_nanos().cast_signed(),
-        }),
-        source: match served.source {
-            Source::Cache => pb::TokenSource::Cache.into(),
-            Source::Exchanged => pb::TokenSource::Exchanged.into(),
-        },
+        valid_for: Some(valid_for(served, now)),
+        source: source(served).into(),
+    }
+}
+
+/// What a caller of `ReportRejectedToken` reads, as of `now`.
+pub(super) fn replacement(served: &Served, now: Now) -> pb::ReportRejectedTokenResponse {
+    pb::ReportRejectedTokenResponse {
+        token: Some(token(served)),
+        valid_for: Some(valid_for(served, now)),
+        source: source(served).into(),
+    }
+}
+
+/// What a watcher reads of one Workspace, as of `now`.
+pub(super) fn state(workspace: &WorkspaceName, view: &View, now: Now) -> pb::WatchTokensResponse {
+    let (state, valid_for) = match view {
+        View::Token(served) => (State::Token(token(served)), Some(valid_for(served, now))),
+        View::Withdrawn(error) => (State::Withdrawn(withdrawn(error)), None),
+    };
+    pb::WatchTokensResponse { workspace: workspace.as_str().to_owned(), state: Some(state), valid_for }
+}
+
+fn withdrawn(error: &Error) -> pb::Withdrawn {
+    pb::Withdrawn { reason: error.reason.as_str().to_owned(), retry_after: error.retry_after.map(duration) }
+}
+
+fn valid_for(served: &Served, now: Now) -> prost_types::Duration {
+    duration(served.held.validity.remaining(now))
+}
+
+fn source(served: &Served) -> pb::TokenSource {
+    match served.source {
+        Source::Cache => pb::TokenSource::Cache,
+        Source::Exchanged => pb::TokenSource::Exchanged,
+    }
+}
+
+fn duration(span: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        nanos: span.subsec_nanos().cast_signed(),
     }
 }
 

@@ -1,14 +1,18 @@
 //! The caller's deadline, from `grpc-timeout`: absent 10 s, at most 30 s. Bounds the whole of a unary call, the reading
-//! of its request included; a stream is bounded until it starts. A panic on the way is the answer `BUG`, not a stream
-//! that breaks off.
+//! of its request included; a stream is bounded until it starts, and after that by what the caller itself set, uncut. A
+//! panic on the way is the answer `BUG`, not a stream that breaks off; so is the answer `DRAINING` to a call that still
+//! waits when the process is about to end.
 
+use super::DRAINING_RETRY;
 use crate::error::{Error, Reason};
+use crate::supervisor::Supervisor;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response};
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -22,21 +26,38 @@ const SLACK: Duration = Duration::from_millis(100);
 
 /// Until when the caller waits: an extension of every request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline(pub(super) Instant);
+pub(super) struct Deadline {
+    /// For one answer.
+    pub(super) of_call: Instant,
+    /// For a stream: only if the caller set one.
+    pub(super) of_stream: Option<Instant>,
+}
 
 /// The layer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Deadlines;
+#[derive(Debug, Clone)]
+pub(super) struct Deadlines {
+    /// Shared, since it is cloned with every call.
+    supervisor: Arc<Supervisor>,
+}
 
 /// A service whose calls end.
 #[derive(Debug, Clone)]
-pub(super) struct Bounded<S>(S);
+pub(super) struct Bounded<S> {
+    inner: S,
+    supervisor: Arc<Supervisor>,
+}
+
+impl Deadlines {
+    pub(super) fn new(supervisor: Supervisor) -> Self {
+        Self { supervisor: Arc::new(supervisor) }
+    }
+}
 
 impl<S> Layer<S> for Deadlines {
     type Service = Bounded<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Bounded(inner)
+        Bounded { inner, supervisor: Arc::clone(&self.supervisor) }
     }
 }
 
@@ -51,30 +72,39 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(context)
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let deadline = Instant::now() + wanted(request.headers());
-        request.extensions_mut().insert(Deadline(deadline));
-        let answer = self.0.call(request);
+        let (now, given) = (Instant::now(), given(request.headers()));
+        let deadline = now + bounded(given);
+        request.extensions_mut().insert(Deadline { of_call: deadline, of_stream: given.map(|given| now + given) });
+        let answer = self.inner.call(request);
+        let supervisor = Arc::clone(&self.supervisor);
         Box::pin(async move {
-            let answer = AssertUnwindSafe(answer).catch_unwind();
-            let failed = match timeout_at(deadline + SLACK, answer).await {
-                Ok(Ok(answer)) => return answer,
-                // The panic hook has logged it, within the request's span.
-                Ok(Err(_panic)) => Reason::Bug,
-                Err(_elapsed) => Reason::Deadline,
+            let answer = timeout_at(deadline + SLACK, AssertUnwindSafe(answer).catch_unwind());
+            let failed = tokio::select! {
+                biased;
+                answer = answer => match answer {
+                    Ok(Ok(answer)) => return answer,
+                    // The panic hook has logged it, within the request's span.
+                    Ok(Err(_panic)) => Error::new(Reason::Bug),
+                    Err(_elapsed) => Error::new(Reason::Deadline),
+                },
+                () = supervisor.last_call() => Error::retry(Reason::Draining, DRAINING_RETRY),
             };
-            let status: Status = Error::new(failed).into();
-            Ok(status.into_http::<C>())
+            Ok(Status::from(failed).into_http::<C>())
         })
     }
 }
 
-/// What the caller allows, cut to what the broker allows. Nonsense counts as nothing said.
-fn wanted(headers: &HeaderMap) -> Duration {
-    let given = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
+/// What the caller allows. Nonsense counts as nothing said.
+fn given(headers: &HeaderMap) -> Option<Duration> {
+    headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse)
+}
+
+/// Cut to what the broker allows.
+fn bounded(given: Option<Duration>) -> Duration {
     given.unwrap_or(DEFAULT).min(LONGEST)
 }
 
@@ -117,8 +147,8 @@ mod tests {
         for (text, expected) in rows {
             let mut headers = HeaderMap::new();
             headers.insert("grpc-timeout", text.parse().unwrap());
-            assert_eq!(wanted(&headers), expected, "{text:?}");
+            assert_eq!(bounded(given(&headers)), expected, "{text:?}");
         }
-        assert_eq!(wanted(&HeaderMap::new()), DEFAULT);
+        assert_eq!(bounded(given(&HeaderMap::new())), DEFAULT);
     }
 }

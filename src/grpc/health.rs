@@ -1,82 +1,114 @@
-//! `grpc.health.v1.Health`, answered from the readiness of the process.
+//! `grpc.health.v1.Health`: the process, its services and its Workspaces.
+//!
+//! The empty name and the names of services are for anyone. They follow readiness, which depends on no upstream, so
+//! that an outage of theirs takes no replica away; `tokenbroker.v1.TokenService` follows the configured rule over all
+//! Workspaces as well. `workspace/<name>` is for whom the policy lets; to everybody else it does not exist.
 //!
 //! Our own service on tonic-health's types: its reporter starts as SERVING and answers `Watch` of an unknown name with
 //! `NOT_FOUND`, where the specification streams `SERVICE_UNKNOWN`.
 
+mod follow;
+
+use super::token_service::{caller, going};
+use crate::broker::Broker;
+use crate::error::Error;
+use crate::health::Health as Wellness;
+use crate::identity::Caller;
 use crate::readiness::Readiness;
 use crate::supervisor::Supervisor;
-use futures_util::stream::BoxStream;
-use futures_util::{StreamExt as _, stream};
+use crate::token::WorkspaceName;
+use follow::Follower;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
-use tonic_health::ServingStatus;
-use tonic_health::pb::health_check_response::ServingStatus as WireStatus;
+use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// The names that have a health of their own; the empty one stands for the whole process.
-const SERVICES: [&str; 3] = ["", "tokenbroker.v1.TokenService", "grpc.health.v1.Health"];
+/// What the name of a Workspace stands behind.
+const WORKSPACE: &str = "workspace/";
 
-#[derive(Debug)]
+/// The service. Cheap to clone.
+#[derive(Debug, Clone)]
 pub(super) struct HealthService {
+    broker: Broker,
     readiness: Readiness,
+    /// Whether all Workspaces together are well.
+    overall: watch::Receiver<Wellness>,
     supervisor: Supervisor,
 }
 
+/// What a name stands for.
+#[derive(Debug, Clone)]
+enum Subject {
+    /// Whether calls should be sent here at all.
+    Process,
+    /// The service that hands out tokens.
+    Tokens,
+    /// One Workspace, as this caller may see it.
+    Workspace(Caller, WorkspaceName),
+    /// Nothing.
+    Unknown,
+}
+
 impl HealthService {
-    pub(super) fn new(readiness: Readiness, supervisor: Supervisor) -> Self {
-        Self { readiness, supervisor }
+    pub(super) fn new(
+        broker: Broker,
+        readiness: Readiness,
+        overall: watch::Receiver<Wellness>,
+        supervisor: Supervisor,
+    ) -> Self {
+        Self { broker, readiness, overall, supervisor }
+    }
+
+    /// The status now. The policy is asked each time.
+    fn status(&self, subject: &Subject) -> ServingStatus {
+        let health = match subject {
+            Subject::Process => Some(Wellness::Serving),
+            Subject::Tokens => Some(*self.overall.borrow()),
+            Subject::Workspace(caller, name) => self.broker.authorise_then_health(caller, name),
+            Subject::Unknown => None,
+        };
+        match health {
+            None => ServingStatus::ServiceUnknown,
+            Some(Wellness::Serving) if self.readiness.is_ready() => ServingStatus::Serving,
+            Some(Wellness::Serving | Wellness::NotServing) => ServingStatus::NotServing,
+        }
+    }
+}
+
+impl Subject {
+    fn of(request: &Request<HealthCheckRequest>) -> Result<Self, Error> {
+        Ok(match request.get_ref().service.as_str() {
+            "" | "grpc.health.v1.Health" => Self::Process,
+            "tokenbroker.v1.TokenService" => Self::Tokens,
+            name => match name.strip_prefix(WORKSPACE).map(WorkspaceName::parse) {
+                Some(Ok(workspace)) => Self::Workspace(caller(request)?, workspace),
+                Some(Err(_)) | None => Self::Unknown,
+            },
+        })
     }
 }
 
 #[tonic::async_trait]
 impl Health for HealthService {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        if !SERVICES.contains(&request.get_ref().service.as_str()) {
-            return Err(Status::not_found("no such service"));
+        match self.status(&Subject::of(&request)?) {
+            ServingStatus::ServiceUnknown => Err(Status::not_found("no such service")),
+            status => Ok(Response::new(answer(status))),
         }
-        Ok(Response::new(answer(serving(self.readiness.is_ready()))))
     }
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let supervisor = self.supervisor.clone();
-        let known = SERVICES.contains(&request.get_ref().service.as_str());
-        let statuses: Self::WatchStream = if known {
-            changes(self.readiness.subscribe(), supervisor).boxed()
-        } else {
-            // The specification: the stream stays open, for the service may be registered later.
-            let unknown = stream::once(async { Ok(answer(WireStatus::ServiceUnknown)) });
-            let never = stream::pending().take_until(async move { supervisor.draining().await });
-            unknown.chain(never).boxed()
-        };
-        Ok(Response::new(statuses))
+        let follower = Follower::new(self.clone(), Subject::of(&request)?, going(&request)?)?;
+        let statuses = stream::unfold(follower, Follower::next);
+        Ok(Response::new(statuses.map(|status| Ok(answer(status))).boxed()))
     }
 }
 
-/// The status now, and every later change, the drain the last one: an open stream must not hold it up, and whoever
-/// watches must not take its end for an accident.
-fn changes(
-    readiness: watch::Receiver<bool>,
-    supervisor: Supervisor,
-) -> impl stream::Stream<Item = Result<HealthCheckResponse, Status>> {
-    stream::unfold((readiness, supervisor, None), |(mut readiness, supervisor, told)| async move {
-        let differs = |ready: &bool| Some(*ready) != told;
-        let ready = tokio::select! {
-            biased;
-            () = supervisor.draining() => (told != Some(false)).then_some(false)?,
-            changed = readiness.wait_for(differs) => changed.ok().map(|ready| *ready)?,
-        };
-        Some((Ok(answer(serving(ready))), (readiness, supervisor, Some(ready))))
-    })
-}
-
-fn serving(ready: bool) -> WireStatus {
-    let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-    status.into()
-}
-
-fn answer(status: WireStatus) -> HealthCheckResponse {
+fn answer(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
 }

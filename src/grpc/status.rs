@@ -39,7 +39,8 @@ fn code(reason: Reason) -> Code {
         | Reason::TenantMismatch
         | Reason::LifetimeUnsatisfiable => Code::FailedPrecondition,
         Reason::CallerThrottled | Reason::ReportThrottled => Code::ResourceExhausted,
-        Reason::UpstreamUnavailable
+        Reason::TokenPending
+        | Reason::UpstreamUnavailable
         | Reason::UpstreamThrottled
         | Reason::RenewalTooSoon
         | Reason::TokenStillRejected

@@ -29,6 +29,22 @@ impl Fields for pb::GetTokenResponse {
     const KNOWN: Option<&'static [u32]> = None;
 }
 
+impl Fields for pb::WatchTokensRequest {
+    const KNOWN: Option<&'static [u32]> = Some(&[1]);
+}
+
+impl Fields for pb::WatchTokensResponse {
+    const KNOWN: Option<&'static [u32]> = None;
+}
+
+impl Fields for pb::ReportRejectedTokenRequest {
+    const KNOWN: Option<&'static [u32]> = Some(&[1, 2, 3]);
+}
+
+impl Fields for pb::ReportRejectedTokenResponse {
+    const KNOWN: Option<&'static [u32]> = None;
+}
+
 /// The codec of every method of `tokenbroker.v1`; named in `build.rs`.
 #[derive(Debug)]
 pub struct Codec<E, D>(PhantomData<(E, D)>);
@@ -104,9 +120,13 @@ mod tests {
     #[test]
     fn the_numbers_are_those_of_the_schema() {
         let schema = FileDescriptorSet::decode(pb::FILE_DESCRIPTOR_SET).unwrap();
-        let messages = schema.file.iter().flat_map(|file| &file.message_type);
-        let request = messages.into_iter().find(|message| message.name() == "GetTokenRequest").unwrap();
-        let numbers: Vec<u32> = request.field.iter().map(|field| field.number().unsigned_abs()).collect();
-        assert_eq!(pb::GetTokenRequest::KNOWN, Some(&numbers[..]));
+        let messages: Vec<_> = schema.file.iter().flat_map(|file| &file.message_type).collect();
+        let numbers = |name: &str| -> Vec<u32> {
+            let message = messages.iter().find(|message| message.name() == name).unwrap();
+            message.field.iter().map(|field| field.number().unsigned_abs()).collect()
+        };
+        assert_eq!(pb::GetTokenRequest::KNOWN, Some(&numbers("GetTokenRequest")[..]));
+        assert_eq!(pb::WatchTokensRequest::KNOWN, Some(&numbers("WatchTokensRequest")[..]));
+        assert_eq!(pb::ReportRejectedTokenRequest::KNOWN, Some(&numbers("ReportRejectedTokenRequest")[..]));
     }
 }

@@ -1,14 +1,23 @@
 //! `tokenbroker.v1.TokenService`.
 
-use super::convert::response;
+use super::DRAINING_RETRY;
+use super::convert::{replacement, response, state};
 use super::deadline::Deadline;
 use super::pb::token_service_server::TokenService;
-use super::pb::{GetTokenRequest, GetTokenResponse};
-use crate::broker::{Ask, Broker};
-use crate::clock::Clock;
+use super::pb::{
+    GetTokenRequest, GetTokenResponse, ReportRejectedTokenRequest, ReportRejectedTokenResponse, WatchTokensRequest,
+    WatchTokensResponse,
+};
+use crate::broker::{Ask, Broker, Report};
+use crate::clock::{Clock, Now};
+use crate::engine::{Served, Watch};
 use crate::error::{Error, Reason};
 use crate::identity::Caller;
-use crate::listener::Peer;
+use crate::listener::{Going, Peer};
+use crate::supervisor::{Supervisor, at};
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 /// The service over the broker.
@@ -16,39 +25,102 @@ use tonic::{Request, Response, Status};
 pub(super) struct TokenApi {
     broker: Broker,
     clock: Clock,
+    supervisor: Supervisor,
 }
 
 impl TokenApi {
-    pub(super) fn new(broker: Broker, clock: Clock) -> Self {
-        Self { broker, clock }
+    pub(super) fn new(broker: Broker, clock: Clock, supervisor: Supervisor) -> Self {
+        Self { broker, clock, supervisor }
     }
 
-    /// Gets a token and judges it once more at the moment of handing it over: waiting for a turn of the runtime takes
-    /// time too.
-    async fn get(&self, caller: &Caller, ask: &Ask) -> Result<GetTokenResponse, Error> {
+    /// Judges a token once more at the moment of handing it over: waiting for a turn of the runtime takes time too.
+    /// Asks again if it is over.
+    async fn serve(&self, caller: &Caller, wish: &Wish, deadline: Instant) -> Result<(Served, Now), Error> {
         loop {
-            let served = self.broker.authorise_then_get(caller, ask).await?;
+            let served = match wish {
+                Wish::Token(ask) => self.broker.authorise_then_get(caller, ask).await?,
+                Wish::Replacement(report) => self.broker.authorise_then_report(caller, report).await?,
+            };
             let now = self.clock.now();
             if served.is_servable(now) {
-                return Ok(response(&served, now));
+                return Ok((served, now));
             }
-            if now.mono >= ask.deadline {
+            if now.mono >= deadline {
                 return Err(Error::new(Reason::Deadline));
             }
         }
     }
 }
 
+/// What a caller of a unary method wants.
+enum Wish {
+    Token(Ask),
+    Replacement(Report),
+}
+
 #[tonic::async_trait]
 impl TokenService for TokenApi {
     async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<Response<GetTokenResponse>, Status> {
-        let caller = caller(&request)?;
-        let deadline = request.extensions().get::<Deadline>().copied();
-        let Deadline(deadline) = deadline.ok_or_else(|| Error::new(Reason::Bug))?;
+        let (caller, deadline) = (caller(&request)?, deadline(&request)?.of_call);
         let ask = request.into_inner().into_ask(deadline).inspect_err(log_refusal)?;
-        let token = self.get(&caller, &ask).await.inspect_err(log_refusal)?;
-        Ok(Response::new(token))
+        let (served, now) = self.serve(&caller, &Wish::Token(ask), deadline).await.inspect_err(log_refusal)?;
+        Ok(Response::new(response(&served, now)))
     }
+
+    type WatchTokensStream = BoxStream<'static, Result<WatchTokensResponse, Status>>;
+
+    async fn watch_tokens(
+        &self,
+        request: Request<WatchTokensRequest>,
+    ) -> Result<Response<Self::WatchTokensStream>, Status> {
+        let (caller, going, until) = (caller(&request)?, going(&request)?, deadline(&request)?.of_stream);
+        let names = request.into_inner().into_names().inspect_err(log_refusal)?;
+        let watch = self.broker.authorise_then_watch(&caller, names).inspect_err(log_refusal)?;
+        let (clock, supervisor) = (self.clock.clone(), self.supervisor.clone());
+        let following = Following { watch, clock, supervisor, going, until };
+        Ok(Response::new(stream::unfold(Some(following), next_state).boxed()))
+    }
+
+    async fn report_rejected_token(
+        &self,
+        request: Request<ReportRejectedTokenRequest>,
+    ) -> Result<Response<ReportRejectedTokenResponse>, Status> {
+        let (caller, deadline) = (caller(&request)?, deadline(&request)?.of_call);
+        let status = request.get_ref().upstream_status;
+        let report = request.into_inner().into_report(deadline).inspect_err(log_refusal)?;
+        tracing::debug!(workspace.name = %report.workspace, fingerprint = %report.rejected, status, "token reported");
+        let wish = Wish::Replacement(report);
+        let (served, now) = self.serve(&caller, &wish, deadline).await.inspect_err(log_refusal)?;
+        Ok(Response::new(replacement(&served, now)))
+    }
+}
+
+/// A stream under way.
+struct Following {
+    watch: Watch,
+    clock: Clock,
+    supervisor: Supervisor,
+    going: Going,
+    /// The caller's own deadline.
+    until: Option<Instant>,
+}
+
+/// The next message of a stream, and what to go on with. The drain ends it, and so does the age of its connection, so that
+/// whoever watches goes elsewhere before the connection is cut.
+async fn next_state(following: Option<Following>) -> Option<(Result<WatchTokensResponse, Status>, Option<Following>)> {
+    let mut following = following?;
+    let Following { watch, clock, supervisor, going, until } = &mut following;
+    let end = tokio::select! {
+        biased;
+        () = supervisor.draining() => Error::retry(Reason::Draining, DRAINING_RETRY),
+        () = going.asked() => Error::retry(Reason::Draining, DRAINING_RETRY),
+        () = at(*until) => Error::new(Reason::Deadline),
+        (name, view) = watch.next() => {
+            let state = state(&name, &view, clock.now());
+            return Some((Ok(state), Some(following)));
+        }
+    };
+    Some((Err(end.into()), None))
 }
 
 /// At DEBUG, with the request's id from its span: a caller that polls a broken Workspace must not fill the disk.
@@ -56,7 +128,18 @@ fn log_refusal(error: &Error) {
     tracing::debug!(reason = error.reason.as_str(), "no token for this request");
 }
 
-fn caller<T>(request: &Request<T>) -> Result<Caller, Error> {
+/// Who is at the other end of the connection.
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Error> {
     let peer = request.extensions().get::<Peer>();
     peer.map(|peer| Caller::Loopback(peer.addr.ip())).ok_or_else(|| Error::new(Reason::Bug))
+}
+
+/// When its connection was asked to go.
+pub(super) fn going<T>(request: &Request<T>) -> Result<Going, Error> {
+    request.extensions().get::<Going>().cloned().ok_or_else(|| Error::new(Reason::Bug))
+}
+
+fn deadline<T>(request: &Request<T>) -> Result<Deadline, Error> {
+    let deadline = request.extensions().get::<Deadline>().copied();
+    deadline.ok_or_else(|| Error::new(Reason::Bug))
 }

@@ -9,16 +9,21 @@ use axum::response::Response;
 use axum::routing::future::RouteFuture;
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service as HyperService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use std::convert::Infallible;
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 /// The client's preface of HTTP/2 (RFC 9113 §3.4) in bytes.
@@ -60,7 +65,8 @@ impl Connection {
         // What belongs to this connection ends with it, whoever ends it.
         let (scoped, _guard) = self.supervisor.scope();
         let limits = &self.limits;
-        let requests = Requests { routes: self.routes.clone(), peer: self.peer };
+        let going = CancellationToken::new();
+        let requests = Requests { routes: self.routes.clone(), peer: self.peer, going: Going(going.clone()) };
         let first_bytes = match self.protocol {
             Protocol::Http2 => HTTP2_PREFACE,
             Protocol::Http1 => 1,
@@ -69,17 +75,20 @@ impl Connection {
         let io = TokioIo::new(io);
         match self.protocol {
             Protocol::Http2 => {
-                let connection = http2(&limits.http2, scoped).serve_connection(io, requests);
-                self.live(connection).await;
+                let streams = Streams { owner: scoped, calls: Calls::default() };
+                let connection = http2(&limits.http2, streams.clone()).serve_connection(io, requests);
+                self.live(connection, going, quiet(&streams.calls, limits.idle_grace)).await;
             }
             Protocol::Http1 => {
                 let connection = http1(limits).serve_connection(io, requests);
-                self.live(connection).await;
+                // hyper ends an idle one itself, and only it knows whether a body is still on its way.
+                self.live(connection, going, pending()).await;
             }
         }
     }
 
-    async fn live<C>(&self, connection: C)
+    /// `idle` ends when there is nothing to wait for any more; it begins when the connection is asked to go.
+    async fn live<C>(&self, connection: C, going: CancellationToken, idle: impl Future<Output = ()> + Send)
     where
         C: GracefulConnection<Error = hyper::Error> + Send,
     {
@@ -90,12 +99,13 @@ impl Connection {
             () = self.supervisor.draining() => {}
         }
         connection.as_mut().graceful_shutdown();
-        match timeout(self.limits.grace, connection).await {
-            Ok(ended) => self.note(ended),
-            Err(_elapsed) => {
-                tracing::debug!(peer = %self.peer.addr, "cut: the peer did not go in time");
-            }
-        }
+        going.cancel();
+        let cut = tokio::select! {
+            ended = connection => return self.note(ended),
+            () = sleep(self.limits.grace) => "its calls did not end in time",
+            () = idle => "it has no call, and did not go",
+        };
+        tracing::debug!(peer = %self.peer.addr, "cut: {cut}");
     }
 
     /// Errors of a connection are the peer's affair: worth a line only to whoever looks for them.
@@ -106,11 +116,61 @@ impl Connection {
     }
 }
 
-/// Hands the requests of one connection to the routes, with the peer as an extension.
+/// The calls of a connection.
+#[derive(Debug, Clone, Default)]
+struct Calls {
+    under_way: TaskTracker,
+    begun: Arc<AtomicUsize>,
+}
+
+/// Waits until there is no call, and none comes for a while.
+async fn quiet(calls: &Calls, a_while: Duration) {
+    calls.under_way.close();
+    loop {
+        calls.under_way.wait().await;
+        let begun = calls.begun.load(Ordering::Relaxed);
+        sleep(a_while).await;
+        if calls.under_way.is_empty() && calls.begun.load(Ordering::Relaxed) == begun {
+            return;
+        }
+    }
+}
+
+/// Runs the streams of an HTTP/2 connection, and knows how many there are: a stream may outlast its call's head.
+#[derive(Clone)]
+struct Streams {
+    owner: Supervisor,
+    calls: Calls,
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.calls.begun.fetch_add(1, Ordering::Relaxed);
+        self.owner.execute(self.calls.under_way.track_future(stream));
+    }
+}
+
+/// Says when the connection of a request was asked to go, at its age or at the drain: an extension of every request. A
+/// stream that goes on after that is cut with the connection, [`Limits::grace`] later, so it had better end by itself.
+#[derive(Debug, Clone)]
+pub struct Going(CancellationToken);
+
+impl Going {
+    /// Waits until the connection was asked to go.
+    pub async fn asked(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+/// Hands the requests of one connection to the routes, with the peer and [`Going`] as extensions.
 #[derive(Clone)]
 struct Requests {
     routes: Router,
     peer: Peer,
+    going: Going,
 }
 
 impl HyperService<Request<Incoming>> for Requests {
@@ -120,12 +180,13 @@ impl HyperService<Request<Incoming>> for Requests {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.going.clone());
         // A router is always ready, so nobody has to ask it.
         self.routes.clone().call(request)
     }
 }
 
-fn http2(limits: &Http2Limits, executor: Supervisor) -> http2::Builder<Supervisor> {
+fn http2(limits: &Http2Limits, executor: Streams) -> http2::Builder<Streams> {
     let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())

@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
-/// File descriptors that connections leave to everything else: upstream calls, files, the other listeners.
-const RESERVED_DESCRIPTORS: usize = 128;
-
 /// The limits of one listener. [`Limits::default`] is meant for production.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Connections at once, over all peers. Default 4,096. What the limit on file descriptors does not carry is cut off.
+    /// Connections at once, over all peers. Default 4,096. What the limit on file descriptors does not carry is cut off
+    /// by [`fit`](super::fit).
     pub max_connections: usize,
+    /// Connections at once of one peer: an IPv4 address, or the /64 of an IPv6 address. Default 1,024, for a gateway or
+    /// a NAT is one address, and so is all of loopback.
+    pub max_connections_per_peer: usize,
+    /// Connections per second that one peer may open on the long run. Default 500: a peer that is thrown out for what it
+    /// does on a connection must not come back thousands of times a second.
+    pub peer_connection_rate: u32,
+    /// Connections that one peer may open at once, ahead of its rate. Default 2,048.
+    pub peer_connection_burst: u32,
     /// From the accept to the first bytes (HTTP/2: the whole 24-byte preface). Default 5 s. Keep-alive does not see a
     /// peer that never sends them.
     pub first_bytes: Duration,
@@ -19,8 +25,12 @@ pub struct Limits {
     pub max_age: Duration,
     /// How far the age is spread to both sides, as a part of it. Default 0.1.
     pub age_jitter: f64,
-    /// From GOAWAY to the cut. Default 10 s.
+    /// From GOAWAY to the cut of a connection with calls, and of any HTTP/1 connection. Default 35 s, so that a call of the
+    /// longest deadline (30 s) that began before can end. At the drain, the process's drain timeout may come first.
     pub grace: Duration,
+    /// HTTP/2: from GOAWAY, or the end of the last call after it, to the cut of a connection on which no call is under
+    /// way. Default 2 s: who has not gone by then won't, and must not hold up the end of the process.
+    pub idle_grace: Duration,
     /// HTTP/1: from the start of a request (or of the wait for the next one) to the end of its headers. Default 5 s.
     pub header_read: Duration,
     /// HTTP/1: header lines of a request. Default 64.
@@ -64,11 +74,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            max_connections_per_peer: 1024,
+            peer_connection_rate: 500,
+            peer_connection_burst: 2048,
             first_bytes: Duration::from_secs(5),
             write_stall: Duration::from_secs(20),
             max_age: Duration::from_secs(30 * 60),
             age_jitter: 0.1,
-            grace: Duration::from_secs(10),
+            grace: Duration::from_secs(35),
+            idle_grace: Duration::from_secs(2),
             header_read: Duration::from_secs(5),
             http1_headers: 64,
             http1_buffer: 8 * 1024,
@@ -101,42 +115,11 @@ impl Limits {
         let factor = 1.0 + self.age_jitter.clamp(0.0, 1.0) * (2.0 * random - 1.0);
         self.max_age.mul_f64(factor)
     }
-
-    /// [`Self::max_connections`], or what the process's limit on file descriptors carries if that is less.
-    pub(super) fn connection_cap(&self) -> usize {
-        let carried = std::fs::read_to_string("/proc/self/limits")
-            .ok()
-            .and_then(|limits| open_files(&limits))
-            .map_or(usize::MAX, |files| files.saturating_sub(RESERVED_DESCRIPTORS).max(files / 2));
-        if carried < self.max_connections {
-            tracing::warn!(
-                configured = self.max_connections,
-                carried,
-                "the limit on open files does not carry the configured number of connections"
-            );
-        }
-        self.max_connections.min(carried)
-    }
-}
-
-/// The soft limit on open files in a text as of `/proc/self/limits` (proc(5)); `None` for "unlimited".
-fn open_files(limits: &str) -> Option<usize> {
-    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_soft_limit_on_files_is_found() {
-        let text = "Limit                     Soft Limit           Hard Limit           Units\n\
-                    Max processes             127                  127                  processes\n\
-                    Max open files            1024                 524288               files\n";
-        assert_eq!(open_files(text), Some(1024));
-        assert_eq!(open_files(&text.replace("1024  ", "unlimited")), None);
-        assert_eq!(open_files(""), None);
-    }
 
     #[test]
     fn ages_spread_to_both_sides() {

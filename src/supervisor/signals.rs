@@ -1,4 +1,4 @@
-//! The signals that end the process.
+//! The signals that end the process, and the one that asks it to look at its configuration.
 
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,6 +21,25 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// SIGHUP: reload.
+#[derive(Debug)]
+pub struct Hangup(Signal);
+
+impl Hangup {
+    /// Takes the signal over: from here on it no longer kills the process.
+    pub fn install() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next one. Several that come while nobody waits are one.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            // The runtime is about to end, and with it whoever waits here.
+            std::future::pending::<()>().await;
         }
     }
 }

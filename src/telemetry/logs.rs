@@ -7,7 +7,7 @@ use tracing_subscriber::filter::{FilterExt as _, ParseError, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-use tracing_subscriber::{EnvFilter, fmt, registry};
+use tracing_subscriber::{EnvFilter, Registry, fmt, registry, reload};
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub enum Format {
     /// One JSON object per line.
     Json,
 }
+
+/// What is logged, to be changed while the process runs. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Filter(reload::Handle<EnvFilter, Registry>);
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -31,11 +35,27 @@ pub enum Error {
 
 /// Sets the process's logging up, and its panic hook. `filter` is a level or a list as `EnvFilter` reads it, such as
 /// `info,token_broker::engine=debug`.
-pub fn init(format: Format, filter: &str) -> Result<(), Error> {
+pub fn init(format: Format, filter: &str) -> Result<Filter, Error> {
     let colours = io::IsTerminal::is_terminal(&io::stderr());
-    subscriber(format, filter, colours, io::stderr)?.try_init()?;
+    let (subscriber, filter) = subscriber(format, filter, colours, io::stderr)?;
+    subscriber.try_init()?;
     panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(filter)
+}
+
+impl Filter {
+    /// Logs by this filter from now on.
+    pub fn change(&self, filter: EnvFilter) {
+        if let Err(error) = self.0.reload(filter) {
+            tracing::error!(%error, "the log filter can't be changed");
+        }
+    }
+
+    /// One that filters nothing.
+    #[cfg(test)]
+    pub(crate) fn of_nobody() -> Self {
+        Self(reload::Layer::new(EnvFilter::default()).1)
+    }
 }
 
 fn subscriber<W>(
@@ -43,16 +63,17 @@ fn subscriber<W>(
     filter: &str,
     colours: bool,
     writer: W,
-) -> Result<impl Subscriber + Send + Sync + use<W>, ParseError>
+) -> Result<(impl Subscriber + Send + Sync + use<W>, Filter), ParseError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(filter)?.and(filter_fn(may_be_logged));
+    let (filter, handle) = reload::Layer::new(EnvFilter::builder().parse(filter)?);
+    let filter = filter.and(filter_fn(may_be_logged));
     let lines = match format {
         Format::Human => fmt::layer().with_ansi(colours).with_writer(writer).boxed(),
         Format::Json => fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(writer).boxed(),
     };
-    Ok(registry().with(lines.with_filter(filter)))
+    Ok((registry().with(lines.with_filter(filter)), Filter(handle)))
 }
 
 /// Below INFO, libraries log headers and frames: tokens among them. No filter can ask for that.
@@ -90,10 +111,14 @@ mod tests {
     }
 
     fn logged(format: Format, filter: &str, act: impl FnOnce()) -> String {
+        logged_by(format, filter, |_| act())
+    }
+
+    fn logged_by(format: Format, filter: &str, act: impl FnOnce(Filter)) -> String {
         let sink = Sink::default();
         let writer = sink.clone();
-        let subscriber = subscriber(format, filter, false, move || writer.clone()).unwrap();
-        with_default(subscriber, act);
+        let (subscriber, filter) = subscriber(format, filter, false, move || writer.clone()).unwrap();
+        with_default(subscriber, || act(filter));
         let bytes = sink.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
@@ -120,6 +145,19 @@ mod tests {
         let text = logged(Format::Human, "warn,token_broker::engine=debug", || {
             tracing::debug!(target: "token_broker::engine", "wanted");
             tracing::info!(target: "token_broker::admin", "hidden");
+        });
+        assert!(text.contains("wanted") && !text.contains("hidden"), "{text}");
+    }
+
+    #[test]
+    fn the_filter_can_change_but_never_lets_libraries_below_info_through() {
+        let text = logged_by(Format::Human, "warn", |filter| {
+            tracing::debug!(target: "token_broker::engine", "hidden");
+            filter.change(EnvFilter::new("trace"));
+            tracing::debug!(target: "token_broker::engine", "wanted");
+            tracing::debug!(target: "h2::codec", "hidden");
+            filter.change(EnvFilter::new("error"));
+            tracing::warn!(target: "token_broker::engine", "hidden");
         });
         assert!(text.contains("wanted") && !text.contains("hidden"), "{text}");
     }

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("engine::schedule", Layer::Pure),
     ("error", Layer::Pure),
     ("failure", Layer::Pure),
+    ("health", Layer::Pure),
     ("identity", Layer::Pure),
     ("jwt", Layer::Pure),
     ("lifetime", Layer::Pure),
@@ -49,7 +50,7 @@ const LAYERS: &[(&str, Layer)] = &[
 const WALLS: &[Wall] = &[
     Wall {
         names: &["tonic", "tonic_*", "prost", "prost_*"],
-        files: &["grpc.rs", "grpc/", "envoy.rs", "envoy/", "client.rs"],
+        files: &["grpc.rs", "grpc/", "envoy.rs", "envoy/", "client.rs", "client/"],
         reason: "the wire stops at the door",
     },
     Wall {
@@ -74,6 +75,7 @@ const MAY_EXPOSE: &[&str] = &[
     // The commands whose purpose is to print a token, or what it says.
     "cli/ask.rs",
     "cli/inspect.rs",
+    "cli/watch/sink.rs",
 ];
 
 /// Who may start a task.

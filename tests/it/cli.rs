@@ -1,9 +1,12 @@
 //! The binary as a person meets it: real processes, real ports, simulated upstreams.
 
 mod ask;
+mod besieged;
 mod dev;
+mod reload;
 mod serve;
 mod usage;
+mod watch;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,7 +20,7 @@ use token_broker::clock::Clock;
 use token_broker::sandbox::{Control, Organisation, Sandbox, Settings};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::sync::watch;
+use tokio::sync::watch::{self as latest, Receiver, Sender};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -72,7 +75,12 @@ struct Upstream {
 
 impl Upstream {
     async fn start() -> Self {
-        let organisation = Organisation::new(1, "One", SECRET, Duration::from_secs(14_400));
+        Self::with_life(Duration::from_secs(14_400)).await
+    }
+
+    /// Its tokens live so long.
+    async fn with_life(lifetime: Duration) -> Self {
+        let organisation = Organisation::new(1, "One", SECRET, lifetime);
         let settings = Settings { organisations: vec![organisation], ..Settings::default() };
         let sandbox = Sandbox::bind(ANY_PORT, settings, Clock::system()).await.unwrap();
         let (address, control) = (sandbox.addr(), sandbox.handle());
@@ -126,17 +134,20 @@ struct Process {
     child: Child,
     stderr: Arc<Mutex<String>>,
     /// How many lines of stderr have come; closed at its end.
-    lines: watch::Receiver<usize>,
+    lines: Receiver<usize>,
     stdout: Option<BufReader<ChildStdout>>,
     _reading: JoinSet<()>,
 }
 
 impl Process {
     fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().unwrap();
+        Self::of(command.spawn().unwrap())
+    }
+
+    fn of(mut child: Child) -> Self {
         let (stderr, stdout) = (child.stderr.take().unwrap(), child.stdout.take().map(BufReader::new));
         let text = Arc::new(Mutex::new(String::new()));
-        let (count, lines) = watch::channel(0);
+        let (count, lines) = latest::channel(0);
         let mut reading = JoinSet::new();
         reading.spawn(collect(stderr, Arc::clone(&text), count));
         Self { child, stderr: text, lines, stdout, _reading: reading }
@@ -184,7 +195,7 @@ impl Process {
     }
 }
 
-async fn collect(from: impl AsyncRead + Unpin, into: Arc<Mutex<String>>, count: watch::Sender<usize>) {
+async fn collect(from: impl AsyncRead + Unpin, into: Arc<Mutex<String>>, count: Sender<usize>) {
     let mut lines = BufReader::new(from).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let mut text = into.lock().unwrap();
@@ -205,7 +216,10 @@ impl Serving {
     async fn start(files: &Files, variables: &[(&str, &str)]) -> Self {
         let mut command = token_broker(&["serve", "--config", &files.config()]);
         command.envs(variables.iter().copied());
-        let mut process = Process::start(command);
+        Self::over(Process::start(command)).await
+    }
+
+    async fn over(mut process: Process) -> Self {
         let line = process.logged("serving").await;
         let url = |key: &str| format!("http://{}", line[key].as_str().unwrap());
         Self { grpc: url("grpc"), probe: url("probes"), process }

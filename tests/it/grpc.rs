@@ -7,14 +7,16 @@ mod fake;
 mod health;
 mod input;
 mod reasons;
+mod report;
 mod surface;
 mod token;
+mod watch;
 
 use fake::FakeProvider;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -27,6 +29,7 @@ use token_broker::engine::{self, Engine};
 use token_broker::grpc::pb::token_service_client::TokenServiceClient;
 use token_broker::grpc::pb::{GetTokenRequest, GetTokenResponse};
 use token_broker::grpc::{self, Parts, Reflection};
+use token_broker::health::Rule;
 use token_broker::listener::{Limits, Peer, serve_io};
 use token_broker::policy::Policy;
 use token_broker::readiness::Readiness;
@@ -49,11 +52,17 @@ const WORKSPACE: &str = "fleet/europe";
 const GET_TOKEN: &str = "/tokenbroker.v1.TokenService/GetToken";
 /// Beyond every limit of the broker: a wait that reaches it has hung.
 const HUNG: Duration = Duration::from_secs(120);
+/// What a client takes of one answer unread (RFC 9113 §6.9.2), in bytes.
+const USUAL_WINDOW: u32 = 65_535;
 const HOUR: Duration = Duration::from_secs(3600);
+/// When a connection is asked to go. Paused time leaps, and few tests are about the age.
+const USUAL_AGE: Duration = Duration::from_secs(365 * 86_400);
 
 /// A broker with one Workspace, and a client of it.
 struct App {
     channel: Channel,
+    routes: axum::Router,
+    peer: Peer,
     engine: Engine,
     provider: Arc<FakeProvider>,
     clock: Clock,
@@ -68,6 +77,11 @@ impl App {
     }
 
     async fn start(reflection: Reflection, readiness: Readiness, peer: [u8; 4]) -> Self {
+        Self::judged(Rule { max_unhealthy: 1.0 }, reflection, readiness, peer).await
+    }
+
+    /// With this rule over all Workspaces.
+    async fn judged(rule: Rule, reflection: Reflection, readiness: Readiness, peer: [u8; 4]) -> Self {
         let (clock, supervisor) = (Clock::simulated(), Supervisor::new());
         let metrics = Metrics::new(&clock);
         let provider = Arc::new(FakeProvider::default());
@@ -76,19 +90,26 @@ impl App {
             broker: Broker::new(engine.clone(), Policy),
             clock: clock.clone(),
             readiness: readiness.clone(),
+            overall: engine.judge(rule),
             supervisor: supervisor.clone(),
             metrics: metrics.register(|registry| RpcMetrics::register(registry, &grpc::METHODS)),
             request_ids: RequestIds::new(1),
             reflection,
         });
-        let (client, server) = duplex(64 * 1024);
         let peer = Peer { addr: SocketAddr::from((peer, 1)) };
-        // Paused time leaps: no test is about the age.
-        let limits = Limits { max_age: Duration::from_secs(365 * 86_400), ..Limits::default() };
-        let serving = serve_io(server, peer, limits, routes, supervisor.clone());
-        supervisor.spawn("connection", serving);
-        let channel = Channel::over(client, &supervisor).await;
-        Self { channel, engine, provider, clock, readiness, supervisor, metrics }
+        let channel = connect(&routes, peer, &supervisor, (USUAL_WINDOW, USUAL_AGE)).await;
+        Self { channel, routes, peer, engine, provider, clock, readiness, supervisor, metrics }
+    }
+
+    /// A client that takes so many bytes of an answer before it has read them.
+    async fn client_with_window(&self, bytes: u32) -> TokenServiceClient<Channel> {
+        let channel = connect(&self.routes, self.peer, &self.supervisor, (bytes, USUAL_AGE)).await;
+        TokenServiceClient::with_origin(channel, http::Uri::from_static("http://memory"))
+    }
+
+    /// A connection that is asked to go at this age.
+    async fn channel_of_age(&self, age: Duration) -> Channel {
+        connect(&self.routes, self.peer, &self.supervisor, (USUAL_WINDOW, age)).await
     }
 
     fn client(&self) -> TokenServiceClient<Channel> {
@@ -113,15 +134,24 @@ impl App {
 
     /// The bytes of one message as they are, with its five-byte prefix; the status that came of it.
     async fn get_with(&self, message: &[u8]) -> Status {
+        self.call_with(GET_TOKEN, message).await
+    }
+
+    /// The same of any method.
+    async fn call_with(&self, method: &str, message: &[u8]) -> Status {
         let mut framed = vec![0];
         framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
         framed.extend(message);
-        self.raw(Body::new(Full::from(framed))).await
+        self.raw_to(method, Body::new(Full::from(framed))).await
     }
 
     /// A call with any body at all; the status that came of it.
     async fn raw(&self, body: Body) -> Status {
-        let request = Request::post(format!("http://memory{GET_TOKEN}"))
+        self.raw_to(GET_TOKEN, body).await
+    }
+
+    async fn raw_to(&self, method: &str, body: Body) -> Status {
+        let request = Request::post(format!("http://memory{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(body)
@@ -139,12 +169,27 @@ impl App {
     }
 }
 
+/// One more connection to a broker.
+async fn connect(
+    routes: &axum::Router,
+    peer: Peer,
+    supervisor: &Supervisor,
+    (window, age): (u32, Duration),
+) -> Channel {
+    let (client, server) = duplex(64 * 1024);
+    let limits = Limits { max_age: age, ..Limits::default() };
+    let serving = serve_io(server, peer, limits, routes.clone(), supervisor.clone());
+    supervisor.spawn("connection", serving);
+    Channel::over(client, supervisor, window).await
+}
+
 fn engine(clock: &Clock, supervisor: &Supervisor, metrics: &Metrics, provider: &Arc<FakeProvider>) -> Engine {
     let settings = engine::Settings {
         serve_margin: Duration::from_secs(5),
         min_gap: Duration::from_secs(10),
         max_waiters: 100,
         max_workspaces: 10,
+        max_watches: 1_000,
         seed: 1,
     };
     let counted = metrics.register(engine::Metrics::register);
@@ -168,8 +213,10 @@ fn engine(clock: &Clock, supervisor: &Supervisor, metrics: &Metrics, provider: &
 struct Channel(SendRequest<Body>);
 
 impl Channel {
-    async fn over(io: tokio::io::DuplexStream, supervisor: &Supervisor) -> Self {
-        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
+    async fn over(io: tokio::io::DuplexStream, supervisor: &Supervisor, window: u32) -> Self {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(window);
+        let (sender, connection) = builder.handshake(TokioIo::new(io)).await.unwrap();
         // Ends with an error when the broker cuts it, which is for the calls on it to notice.
         supervisor.spawn("client", async move { drop(connection.await) });
         Self(sender)

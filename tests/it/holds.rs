@@ -11,7 +11,9 @@ mod failing;
 mod impatient;
 mod load;
 mod outage;
+mod push;
 mod refused;
+mod rejected;
 mod stand;
 
 use std::fmt;
@@ -19,13 +21,13 @@ use std::time::Duration;
 
 /// How much of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
     Bounded,
     Full,
 }
 
 impl Form {
-    fn of_process() -> Self {
+    pub(crate) fn of_process() -> Self {
         match std::env::var("TOKEN_BROKER_HOLDS").as_deref() {
             Ok("full") => Self::Full,
             Err(_) | Ok("") => Self::Bounded,
@@ -33,7 +35,7 @@ impl Form {
         }
     }
 
-    fn pick<T>(self, bounded: T, full: T) -> T {
+    pub(crate) fn pick<T>(self, bounded: T, full: T) -> T {
         match self {
             Self::Bounded => bounded,
             Self::Full => full,
@@ -41,14 +43,14 @@ impl Form {
     }
 
     /// Times are judged only where the machine does nothing else.
-    fn check_time(self, what: &str, took: Duration, limit: Duration) {
+    pub(crate) fn check_time(self, what: &str, took: Duration, limit: Duration) {
         assert!(self == Self::Bounded || took <= limit, "{what}: {took:?}, the limit is {limit:?}");
     }
 }
 
 /// The line of a scenario.
 #[expect(clippy::print_stdout, reason = "the figures are what these tests are for")]
-fn report(scenario: &str, figures: impl fmt::Display) {
+pub(crate) fn report(scenario: &str, figures: impl fmt::Display) {
     println!("holds {scenario}: {figures}");
 }
 

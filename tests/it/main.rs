@@ -14,6 +14,8 @@ mod holds;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod listener;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod provider;

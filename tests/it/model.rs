@@ -19,6 +19,7 @@
 //! * `Unwanted`: and when it is not wanted any more, it is dropped.
 //! * `WrongAnswer`: a refusal says what is the case.
 //! * `Stuck`: once all is well again, every Workspace is served and nobody is counted as waiting.
+//! * `Stale`: what a watcher was told last is what a call would get, and a token is one when it is told.
 //!
 //! `TOKEN_BROKER_MODEL_SEED=n` runs one sequence, `TOKEN_BROKER_MODEL_SEQUENCES=n` runs so many.
 
@@ -88,6 +89,9 @@ fn the_oracle_objects_when_something_is_wrong() {
         (Sabotage::HiddenStep, Rule::ValidNotServed),
         (Sabotage::OneGeneration, Rule::Generation),
         (Sabotage::OtherFailures, Rule::WrongAnswer),
+        (Sabotage::HiddenFreeze, Rule::Stale),
+        (Sabotage::HiddenStep, Rule::Stale),
+        (Sabotage::DeafWatcher, Rule::Stale),
     ];
     for (sabotage, rule) in wrongs {
         let objects = |seed: u64| run(seed, sabotage).objections.iter().any(|objection| objection.rule == rule);
@@ -132,7 +136,7 @@ fn play(seeds: impl Iterator<Item = u64>) -> Result<Tally, String> {
 
 fn refusals() -> BTreeSet<&'static str> {
     use token_broker::error::Reason;
-    let never = [Reason::RequestInvalid, Reason::CallerForbidden, Reason::Draining, Reason::Bug];
+    let never = [Reason::RequestInvalid, Reason::CallerForbidden, Reason::TokenPending, Reason::Draining, Reason::Bug];
     Reason::ALL.iter().filter(|reason| !never.contains(reason)).map(|reason| reason.as_str()).collect()
 }
 

@@ -1,6 +1,6 @@
 //! The process around the engine: connections, drain, probes and metrics.
 
-mod listener;
+mod memory;
 mod probes;
 mod rpc;
 

@@ -1,7 +1,7 @@
 //! What goes into a decision about a Workspace and what comes out of it. Pure.
 
 use crate::clock::Now;
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::failure::Failure;
 use crate::token::{Fingerprint, Validity};
 use crate::upstream::KeepWarm;
@@ -28,6 +28,21 @@ pub enum Urgency {
     Waiting,
 }
 
+/// What somebody asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// A token.
+    Token {
+        /// The least time that it must still be valid.
+        min_validity: Duration,
+    },
+    /// Another token than the one with this fingerprint, which the upstream rejects.
+    Replacement {
+        /// Names it.
+        rejected: Fingerprint,
+    },
+}
+
 /// The answer to a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -41,8 +56,8 @@ pub enum Answer {
     Refuse {
         /// What the caller is told.
         error: Error,
-        /// Whether a probe before the back-off ends may find the upstream recovered.
-        probe: bool,
+        /// From when on a probe, before the back-off ends, may find the upstream recovered.
+        probe: Option<Instant>,
     },
 }
 
@@ -77,6 +92,7 @@ pub struct Ticket {
     /// The last attempt failed in a way that may be over soon.
     pub retrying: bool,
     pub(super) epoch: u64,
+    pub(super) way: u64,
     /// A report of a rejected token brought it about.
     pub(super) reported: bool,
 }
@@ -84,7 +100,8 @@ pub struct Ticket {
 /// What a landing means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Landing {
-    /// The Workspace was forgotten or re-keyed meanwhile: throw the answer away.
+    /// The Workspace was forgotten, re-keyed, or in vain asked for in a way that was given up meanwhile: throw the
+    /// answer away.
     Discarded,
     /// A new token: publish it.
     Replaced(Held),
@@ -131,6 +148,25 @@ pub enum State {
     Rejected,
     /// Withdrawn by an operator.
     Frozen,
+}
+
+impl Want {
+    /// What is still wanted once a flight has landed: whatever stands.
+    #[must_use]
+    pub fn after_a_flight(self) -> Self {
+        match self {
+            Self::Token { .. } => self,
+            Self::Replacement { .. } => Self::Token { min_validity: Duration::ZERO },
+        }
+    }
+
+    /// What a caller is told who wants it too often.
+    pub fn too_often(self) -> Reason {
+        match self {
+            Self::Token { .. } => Reason::CallerThrottled,
+            Self::Replacement { .. } => Reason::ReportThrottled,
+        }
+    }
 }
 
 impl Held {

@@ -77,7 +77,7 @@ async fn who_is_taken_out_does_not_start() {
     let mut rig = Rig::new(10, 1_000);
     rig.ask("a", Urgency::Waiting, 0).ask("b", Urgency::Waiting, 0);
     rig.queue.remove(&name("a"));
-    rig.queue.want_probe(&name("c"), 0);
+    rig.queue.want_probe(&name("c"), 0, rig.now);
     rig.queue.remove(&name("c"));
     assert_eq!(rig.starts(), ["b"]);
     assert_eq!(rig.queue.outlook(rig.now), Outlook::Soon);
@@ -168,7 +168,7 @@ async fn an_upstream_that_is_down_gets_one_probe_at_a_time() {
 async fn a_probe_that_succeeds_lets_everybody_in_who_was_asked_for() {
     let mut rig = Rig::down();
     for workspace in ["a", "b", "c"] {
-        rig.queue.want_probe(&name(workspace), 1);
+        rig.queue.want_probe(&name(workspace), 1, rig.now);
     }
     let probe = rig.start();
     rig.land(&probe, None);

@@ -7,7 +7,7 @@ pub(super) const REFUSED: &[(&str, &str, &str)] = &[
     ("broker.rs", "use ::tonic::Status;", "names tonic"),
     ("broker.rs", "fn f() -> ::tonic::Status {}", "names tonic"),
     ("listener.rs", "use {http::Uri, tonic::Code};", "names tonic"),
-    ("client/tls.rs", "use tonic::Status;", "names tonic"),
+    ("listener/tls.rs", "use tonic::Status;", "names tonic"),
     ("app.rs", "type H = tonic_health::pb::X;", "names tonic_health"),
     ("token.rs", "#[derive(prost::Message)] struct T;", "names prost"),
     ("cli.rs", "use prost_types::Duration as D;", "names prost_types"),

@@ -1,4 +1,4 @@
-//! `get`, `inspect` and `healthcheck` against a running broker.
+//! `get`, `report`, `inspect` and `healthcheck` against a running broker.
 
 use super::{ANY_PORT, Files, SECRET, Serving, Upstream, WORKSPACE, finish, run, run_with_input, token_broker};
 use serde_json::Value;
@@ -107,6 +107,28 @@ async fn healthcheck_tells_by_its_code() {
 }
 
 #[tokio::test]
+async fn healthcheck_tells_of_services_and_workspaces() {
+    let (upstream, _files, serving) = set_up().await;
+    let workspace = format!("workspace/{WORKSPACE}");
+    for service in ["", "tokenbroker.v1.TokenService", &workspace] {
+        let well = serving.ask("healthcheck", &["--service", service]).await;
+        assert_eq!((well.code, well.stdout.as_str(), well.stderr.as_str()), (Some(0), "serving\n", ""), "{service:?}");
+    }
+    assert_eq!(upstream.control.counters().authenticate.total, 0, "asking uses nothing");
+    let unknown = serving.ask("healthcheck", &["--service", "workspace/fleet/asia"]).await;
+    assert_eq!((unknown.code, unknown.stdout.as_str()), (Some(1), ""));
+    assert_eq!(unknown.stderr, "token-broker: NotFound: no such service\n");
+    upstream.control.set_fault(Scope::ALL, Fault::status(503));
+    assert_eq!(serving.ask("get", &[WORKSPACE]).await.code, Some(1));
+    let ill = serving.ask("healthcheck", &["--service", &workspace]).await;
+    assert_eq!((ill.code, ill.stdout.as_str(), ill.stderr.as_str()), (Some(1), "", "token-broker: not serving\n"));
+    // The rule is off, and an upstream takes no replica away.
+    for service in ["", "tokenbroker.v1.TokenService"] {
+        assert_eq!(serving.ask("healthcheck", &["--service", service]).await.code, Some(0), "{service:?}");
+    }
+}
+
+#[tokio::test]
 async fn healthcheck_of_a_broker_that_is_not_ready_is_1() {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
@@ -117,7 +139,7 @@ async fn healthcheck_of_a_broker_that_is_not_ready_is_1() {
     serving.spawn(listener.run(routes, Supervisor::new(), 1));
     let done = run(&["healthcheck", "--endpoint", &endpoint]).await;
     assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""));
-    assert_eq!(done.stderr, "token-broker: the broker is not ready\n");
+    assert_eq!(done.stderr, "token-broker: not serving\n");
 }
 
 /// A listener that never answers must not hold up a health check.
@@ -197,4 +219,35 @@ async fn at_trace_the_log_holds_neither_token_nor_secret() {
     for part in token.trim().split('.').chain([SECRET]) {
         assert!(!log.contains(part), "{log}");
     }
+}
+
+#[tokio::test]
+async fn report_prints_the_replacement_as_get_does() {
+    let upstream = Upstream::start().await;
+    let files = Files::for_upstream(upstream.address, "[engine]\nmin_gap = \"100ms\"", "");
+    let serving = Serving::start(&files, &[]).await;
+    let got: Value = serde_json::from_str(&serving.ask("get", &["--json", WORKSPACE]).await.stdout).unwrap();
+    let fingerprint = got["fingerprint"].as_str().unwrap();
+    let report = ["--fingerprint", fingerprint, "--status", "401", WORKSPACE];
+    // The token may be too young for a report yet.
+    let replaced = async {
+        loop {
+            let done = serving.ask("report", &report).await;
+            if done.code == Some(0) {
+                return done;
+            }
+            assert!(done.stderr.contains("(REPORT_THROTTLED)"), "{}", done.stderr);
+        }
+    };
+    let replaced = tokio::time::timeout(super::PATIENCE, replaced).await.expect("never replaced");
+    assert_eq!(replaced.stderr, "");
+    assert_eq!(replaced.stdout, serving.ask("get", &[WORKSPACE]).await.stdout);
+    assert_ne!(Some(replaced.stdout.trim()), got["value"].as_str());
+    let again = serving.ask("report", &[&report[..], &["--json"]].concat()).await;
+    let again: Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!((&again["source"], again["value"].as_str()), (&"CACHE".into(), Some(replaced.stdout.trim())));
+    assert_eq!(upstream.control.counters().authenticate.total, 2);
+    let unheard = serving.ask("report", &["--fingerprint", "F", "--status", "401", WORKSPACE]).await;
+    assert_eq!((unheard.code, unheard.stdout.as_str()), (Some(1), ""));
+    assert!(unheard.stderr.contains("(REQUEST_INVALID): fingerprint: "), "{}", unheard.stderr);
 }

@@ -58,11 +58,13 @@ async fn sh(command: &str) -> Done {
 
 /// What its output must hold.
 fn expected(command: &str) -> &'static [&'static str] {
-    let rows: [(&str, &[&str]); 9] = [
+    let rows: [(&str, &[&str]); 11] = [
         ("/_control/faults", &[]),
         ("/_control/reset", &[]),
         ("/metrics", &["token_broker_rpc_calls_total", "token_broker_exchanges_total"]),
         ("/api/v1/endpoint", &["HTTP/1.1 200 OK", "Device 1"]),
+        (" watch ", &["demo/emnify token fingerprint=", "demo/emnify-short token fingerprint="]),
+        (" report ", &["eyJ"]),
         ("grpcurl ", &["\"fingerprint\"", "\"validFor\""]),
         (" inspect ", &["\"esc.org\": 1", "\"exp\""]),
         (" healthcheck ", &["serving"]),
@@ -83,7 +85,7 @@ fn lacks_grpcurl() -> bool {
 async fn every_printed_command_works_as_printed() {
     let dev = Dev::start().await;
     let commands = dev.commands();
-    assert!(commands.len() >= 9, "{}", dev.welcome);
+    assert!(commands.len() >= 11, "{}", dev.welcome);
     let upstream = dev.address("upstream").to_owned();
     for command in commands {
         if command.starts_with("grpcurl ") && lacks_grpcurl() {
@@ -144,4 +146,32 @@ async fn it_ends_with_0_and_leaves_no_files() {
     process.signal("INT").await;
     assert_eq!(process.ended().await.code(), Some(0), "{}", process.stderr());
     assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn grpcurl_calls_every_method_through_reflection() {
+    if lacks_grpcurl() {
+        return;
+    }
+    let dev = Dev::start().await;
+    let grpc = dev.address("gRPC");
+    let listed = sh(&format!("grpcurl -plaintext {grpc} list tokenbroker.v1.TokenService")).await;
+    let methods = ["GetToken", "ReportRejectedToken", "WatchTokens"];
+    let full = methods.map(|method| format!("tokenbroker.v1.TokenService.{method}"));
+    assert_eq!(listed.stdout.split_whitespace().collect::<Vec<_>>(), full, "a method that this test does not call");
+    let report = r#"{"workspace":"demo/emnify","fingerprint":"AAAAAAAAAAAAAAAAAAAAAA","upstream_status":401}"#;
+    // A stream goes on until the caller has had enough: 68 is grpcurl's 64 with DEADLINE_EXCEEDED.
+    let calls = [
+        ("tokenbroker.v1.TokenService/GetToken", r#"{"workspace":"demo/emnify"}"#, 0, "\"fingerprint\""),
+        ("tokenbroker.v1.TokenService/ReportRejectedToken", report, 0, "\"fingerprint\""),
+        ("tokenbroker.v1.TokenService/WatchTokens", r#"{"workspaces":["demo/emnify"]}"#, 68, "\"fingerprint\""),
+        ("grpc.health.v1.Health/Check", r#"{"service":"workspace/demo/emnify"}"#, 0, "\"SERVING\""),
+        ("grpc.health.v1.Health/Watch", r#"{"service":"tokenbroker.v1.TokenService"}"#, 68, "\"SERVING\""),
+    ];
+    for (method, request, code, part) in calls {
+        let limit = if code == 0 { 30 } else { 5 };
+        let done = sh(&format!("grpcurl -plaintext -max-time {limit} -d '{request}' {grpc} {method}")).await;
+        assert_eq!(done.code, Some(code), "{method}\n{}\n{}", done.stdout, done.stderr);
+        assert!(done.stdout.contains(part), "{method}\n{}\n{}", done.stdout, done.stderr);
+    }
 }

@@ -2,6 +2,9 @@
 
 use super::{Files, PATIENCE, Process, Serving, Upstream, WORKSPACE, finish, token_broker};
 use std::time::Duration;
+use token_broker::app::{self, App};
+use token_broker::config::{Config, Environment};
+use token_broker::grpc::Reflection;
 use token_broker::sandbox::{Fault, Scope};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
@@ -85,6 +88,36 @@ async fn sigterm_ends_with_0_at_the_drain_deadline_at_the_latest() {
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(10), "{took:?}");
     assert_eq!(get.ended().await.code(), Some(1));
+    assert!(get.stderr().contains("DRAINING"), "an answer, not a broken connection: {}", get.stderr());
+}
+
+#[tokio::test]
+async fn the_probes_answer_during_the_drain_and_nobody_else_gets_in() {
+    let upstream = Upstream::start().await;
+    let files = Files::for_upstream(upstream.address, "drain_timeout = \"30s\"", "timeout = \"60s\"");
+    let mut serving = Serving::start(&files, &[]).await;
+    let mut get = waiting(&upstream, &serving).await;
+    assert_eq!(http_status(&format!("{}/readyz", serving.probe)).await, "200");
+    serving.process.signal("TERM").await;
+    serving.process.logged("draining").await;
+    for (path, status) in [("/livez", "200"), ("/readyz", "503"), ("/metrics", "200"), ("/config", "200")] {
+        assert_eq!(http_status(&format!("{}{path}", serving.probe)).await, status, "{path}");
+    }
+    let late = serving.ask("get", &["--timeout", "5s", WORKSPACE]).await;
+    assert_eq!(late.code, Some(1), "{}", late.stdout);
+    upstream.control.clear();
+    assert_eq!(get.ended().await.code(), Some(0), "{}", get.stderr());
+    assert_eq!(serving.process.ended().await.code(), Some(0), "{}", serving.process.stderr());
+}
+
+#[tokio::test]
+async fn a_critical_task_that_dies_ends_it_with_a_failure() {
+    let files = Files::for_upstream(([127, 0, 0, 1], 1).into(), "drain_timeout = \"1s\"", "");
+    let config = Config::load(files.config().as_ref(), &Environment::default()).unwrap();
+    let app = App::bind(config, Reflection::Off).await.unwrap();
+    app.supervisor().spawn_critical("doomed", async {});
+    let ended = timeout(PATIENCE, app.run()).await.unwrap();
+    assert!(matches!(ended, Err(app::Error::TaskDied("doomed"))), "{ended:?}");
 }
 
 #[tokio::test]

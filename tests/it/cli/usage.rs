@@ -4,7 +4,7 @@ use super::{Files, manifest, run, token_broker};
 use std::fs;
 use std::net::TcpListener;
 
-const COMMANDS: [&str; 7] = ["", "serve", "dev", "get", "inspect", "check-config", "healthcheck"];
+const COMMANDS: [&str; 9] = ["", "serve", "dev", "get", "watch", "report", "inspect", "check-config", "healthcheck"];
 
 /// `UPDATE_DOCS=1 cargo test --test it cli::usage` writes it anew.
 #[tokio::test]
@@ -33,13 +33,19 @@ async fn the_version_is_that_of_the_package() {
 
 #[tokio::test]
 async fn wrong_usage_is_64_on_stderr() {
-    let wrong: [&[&str]; 9] = [
+    let wrong: [&[&str]; 15] = [
         &[],
         &["frobnicate"],
         &["get"],
         &["get", "a", "b"],
         &["get", "a", "--min-validity", "soon"],
         &["get", "a", "--timeout", "-1s"],
+        &["watch"],
+        &["watch", "a", "b", "--write-file", "token"],
+        &["report", "a"],
+        &["report", "a", "--fingerprint", "f"],
+        &["report", "a", "--fingerprint", "f", "--status", "200"],
+        &["report", "a", "--fingerprint", "f", "--status", "500"],
         &["serve"],
         &["check-config"],
         &["dev", "--grpc-listen", "localhost"],

@@ -1,7 +1,7 @@
 //! What callers may ask beyond "a token": more validity, and another token than the one the upstream rejects.
 
 use super::fake::Outcome;
-use super::world::{Answer, HOUR, MINUTE, World, limits, ms, name, pass, reason, secs};
+use super::world::{Answer, HOUR, MINUTE, World, limits, ms, name, pass, reason, secs, until};
 use token_broker::engine::Source;
 use token_broker::engine::plan::State;
 use token_broker::error::Reason;
@@ -14,7 +14,7 @@ async fn all_report(world: &World, size: usize, rejected: Fingerprint) -> Vec<An
     let mut crowd = JoinSet::new();
     for _ in 0..size {
         let engine = world.engine.clone();
-        crowd.spawn(async move { engine.report(&name("a"), rejected, Instant::now() + secs(9)).await });
+        crowd.spawn(async move { engine.report(&name("a"), rejected, until(Instant::now() + secs(9))).await });
     }
     crowd.join_all().await
 }
@@ -29,7 +29,7 @@ async fn min_validity_that_the_token_does_not_meet_starts_one_exchange_for_all()
     let mut crowd = JoinSet::new();
     for _ in 0..100 {
         let engine = world.engine.clone();
-        crowd.spawn(async move { engine.get(&name("a"), 50 * MINUTE, Instant::now() + secs(9)).await });
+        crowd.spawn(async move { engine.get(&name("a"), 50 * MINUTE, until(Instant::now() + secs(9))).await });
     }
     for answer in crowd.join_all().await {
         let served = answer.unwrap();
@@ -117,7 +117,7 @@ async fn a_report_never_withdraws_a_token() {
     pass(secs(5)).await;
     let engine = world.engine.clone();
     let mut reporter = JoinSet::new();
-    reporter.spawn(async move { engine.report(&name("a"), old, Instant::now() + secs(9)).await });
+    reporter.spawn(async move { engine.report(&name("a"), old, until(Instant::now() + secs(9))).await });
     pass(ms(100)).await;
     let asked = Instant::now();
     assert_eq!((world.fingerprint("a").await, asked.elapsed()), (old, secs(0)));

@@ -1,7 +1,9 @@
 //! Promise 9: what an upstream allows, and who gets it first.
 
 use super::fake::Outcome;
-use super::world::{HOUR, MINUTE, World, budget, count, fullest, least_gap, limits, ms, name, pass, reason, secs};
+use super::world::{
+    HOUR, MINUTE, World, budget, count, fullest, least_gap, limits, ms, name, pass, reason, secs, until,
+};
 use token_broker::engine::Limits;
 use token_broker::error::Reason;
 use token_broker::provider::Failure;
@@ -170,7 +172,7 @@ async fn promise_09_a_later_and_shorter_retry_after_does_not_end_the_rest() {
         provider.takes(ms(latency));
         provider.then(Outcome::Fails(Failure::Throttled { retry_after: Some(secs(retry_after)) }));
         let engine = world.engine.clone();
-        crowd.spawn(async move { engine.get(&name(workspace), secs(0), Instant::now() + secs(9)).await });
+        crowd.spawn(async move { engine.get(&name(workspace), secs(0), until(Instant::now() + secs(9))).await });
     }
     assert!(crowd.join_all().await.iter().all(Result::is_err));
     world.workspace(&upstream, "e");

@@ -190,6 +190,11 @@ async fn promise_11_everybody_who_was_asked_for_is_back_soon_after_recovery() {
         pass(ms(60)).await;
     }
     upstream.answers(Outcome::Token(HOUR));
+    // Who was being tried at that moment is asked for once more.
+    pass(ms(60)).await;
+    for workspace in &names {
+        drop(world.get_within(workspace, ms(1)).await);
+    }
     pass(secs(3)).await;
     for workspace in &names {
         assert!(world.get_within(workspace, ms(1)).await.is_ok(), "{workspace}");

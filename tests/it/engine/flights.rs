@@ -1,7 +1,7 @@
 //! Promises 1, 2, 3 and 12: one flight at a time, owned by the engine, apart per upstream, and bounded.
 
 use super::fake::Outcome;
-use super::world::{HOUR, World, count, limits, ms, name, pass, reason, secs, settings};
+use super::world::{HOUR, World, count, limits, ms, name, pass, reason, secs, settings, until};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,7 @@ async fn promise_01_renewals_reports_and_callers_together_make_one_flight_at_a_t
         let mut crowd = world.crowd("a", 20, secs(10));
         if let Some(Ok(served)) = crowd.join_next().await.map(Result::unwrap) {
             let (engine, rejected) = (world.engine.clone(), served.token.fingerprint);
-            crowd.spawn(async move { engine.report(&name("a"), rejected, Instant::now() + secs(10)).await });
+            crowd.spawn(async move { engine.report(&name("a"), rejected, until(Instant::now() + secs(10))).await });
         }
         crowd.join_all().await;
         pass(secs(7)).await;
@@ -125,7 +125,7 @@ async fn promise_03_a_dead_upstream_delays_no_other() {
         world.workspace(&alive, &format!("alive/{n}"));
         lost.spawn({
             let engine = world.engine.clone();
-            async move { engine.get(&name(&format!("dead/{n}")), Duration::ZERO, Instant::now() + secs(5)).await }
+            async move { engine.get(&name(&format!("dead/{n}")), Duration::ZERO, until(Instant::now() + secs(5))).await }
         });
     }
     pass(ms(100)).await;
@@ -151,8 +151,9 @@ async fn promise_03_concurrency_is_capped_per_upstream_and_each_has_its_own_cap(
             let workspace = format!("{}/{n}", upstream.name);
             world.workspace(upstream, &workspace);
             let engine = world.engine.clone();
-            everybody
-                .spawn(async move { engine.get(&name(&workspace), Duration::ZERO, Instant::now() + secs(9)).await });
+            everybody.spawn(async move {
+                engine.get(&name(&workspace), Duration::ZERO, until(Instant::now() + secs(9))).await
+            });
         }
     }
     assert!(everybody.join_all().await.iter().all(Result::is_ok));

@@ -1,7 +1,7 @@
 //! Promises 4, 5, 7 and 14: what is served, and what never.
 
 use super::fake::Outcome;
-use super::world::{Answer, DAY, HOUR, MINUTE, World, limits, ms, name, pass, reason, secs};
+use super::world::{Answer, DAY, HOUR, MINUTE, World, limits, ms, name, pass, reason, secs, until};
 use std::time::Duration;
 use token_broker::engine::Source;
 use token_broker::engine::plan::State;
@@ -207,7 +207,7 @@ async fn promise_14_everybody_gets_the_token_of_the_workspace_they_asked_for() {
         for _ in 0..20 {
             let (engine, workspace) = (world.engine.clone(), name(&workspace));
             crowd.spawn(async move {
-                let answer = engine.get(&workspace, Duration::ZERO, Instant::now() + secs(9)).await;
+                let answer = engine.get(&workspace, Duration::ZERO, until(Instant::now() + secs(9))).await;
                 (workspace, answer)
             });
         }

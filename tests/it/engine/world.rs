@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use token_broker::clock::Clock;
 use token_broker::engine::plan::State;
-use token_broker::engine::{Engine, Limits, Metrics, Served, Settings, Workspace};
+use token_broker::engine::{Call, Engine, Limits, Metrics, Origin, Served, Settings, Workspace};
 use token_broker::error::{Error, Reason};
 use token_broker::supervisor::Supervisor;
 use token_broker::token::{Fingerprint, WorkspaceName};
@@ -30,7 +30,14 @@ pub(super) struct World {
 pub(super) type Answer = Result<Served, Error>;
 
 pub(super) fn settings() -> Settings {
-    Settings { serve_margin: secs(5), min_gap: secs(10), max_waiters: 50_000, max_workspaces: 1_000, seed: 7 }
+    Settings {
+        serve_margin: secs(5),
+        min_gap: secs(10),
+        max_waiters: 50_000,
+        max_workspaces: 1_000,
+        max_watches: 1_000,
+        seed: 7,
+    }
 }
 
 /// So much budget that it plays no part.
@@ -40,6 +47,11 @@ pub(super) fn limits() -> Limits {
 
 pub(super) fn budget(logins: u32, per: Duration) -> Budget {
     Budget { logins: NonZeroU32::new(logins).unwrap(), per }
+}
+
+/// The call of an anonymous caller who waits until then.
+pub(super) fn until(deadline: Instant) -> Call {
+    Call { deadline, origin: Origin(0) }
 }
 
 pub(super) fn count(count: usize) -> NonZeroUsize {
@@ -132,16 +144,16 @@ impl World {
 
     /// At least so long valid.
     pub(super) async fn get_valid(&self, workspace: &str, min_validity: Duration) -> Answer {
-        self.engine.get(&name(workspace), min_validity, Instant::now() + PATIENCE).await
+        self.engine.get(&name(workspace), min_validity, until(Instant::now() + PATIENCE)).await
     }
 
     /// Within so much time.
     pub(super) async fn get_within(&self, workspace: &str, patience: Duration) -> Answer {
-        self.engine.get(&name(workspace), Duration::ZERO, Instant::now() + patience).await
+        self.engine.get(&name(workspace), Duration::ZERO, until(Instant::now() + patience)).await
     }
 
     pub(super) async fn report(&self, workspace: &str, rejected: Fingerprint) -> Answer {
-        self.engine.report(&name(workspace), rejected, Instant::now() + PATIENCE).await
+        self.engine.report(&name(workspace), rejected, until(Instant::now() + PATIENCE)).await
     }
 
     /// The fingerprint of what is served.
@@ -154,7 +166,7 @@ impl World {
         let mut crowd = JoinSet::new();
         for _ in 0..size {
             let (engine, workspace) = (self.engine.clone(), name(workspace));
-            crowd.spawn(async move { engine.get(&workspace, Duration::ZERO, Instant::now() + patience).await });
+            crowd.spawn(async move { engine.get(&workspace, Duration::ZERO, until(Instant::now() + patience)).await });
         }
         crowd
     }

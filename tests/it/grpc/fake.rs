@@ -21,6 +21,8 @@ pub(super) const TAKES: Duration = Duration::from_secs(2);
 pub(super) struct FakeProvider {
     calls: AtomicU64,
     answer: Mutex<Result<Duration, Failure>>,
+    /// Gives this token again and again.
+    repeats: Mutex<Option<u64>>,
     open: watch::Sender<bool>,
 }
 
@@ -29,6 +31,7 @@ impl Default for FakeProvider {
         Self {
             calls: AtomicU64::new(0),
             answer: Mutex::new(Ok(Duration::from_secs(4 * 3600))),
+            repeats: Mutex::new(None),
             open: watch::Sender::new(true),
         }
     }
@@ -45,6 +48,11 @@ impl FakeProvider {
         *self.answer.lock().unwrap() = answer;
     }
 
+    /// From now on: the token of this number.
+    pub(super) fn repeats(&self, number: u64) {
+        *self.repeats.lock().unwrap() = Some(number);
+    }
+
     /// Exchanges hang until [`Self::goes_on`].
     pub(super) fn hangs(&self) {
         self.open.send_replace(false);
@@ -58,6 +66,7 @@ impl FakeProvider {
         let number = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
         tokio::time::sleep(TAKES).await;
         self.open.subscribe().wait_for(|open| *open).await.unwrap();
+        let number = self.repeats.lock().unwrap().unwrap_or(number);
         let lifetime = self.answer.lock().unwrap().map_err(|kind| FetchError::new(kind, "as told"))?;
         Ok(Fetched {
             value: AccessToken::new(format!("{VALUE}{number}")),

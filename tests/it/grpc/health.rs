@@ -1,6 +1,9 @@
 //! `grpc.health.v1.Health`.
 
-use super::{App, Channel, HUNG};
+mod together;
+mod workspaces;
+
+use super::{App, Channel, HOUR, HUNG};
 use std::time::Duration;
 use token_broker::grpc::Reflection;
 use token_broker::readiness::Readiness;
@@ -25,6 +28,11 @@ async fn check(app: &App, service: &str) -> Result<ServingStatus, Code> {
     answer.map(|answer| answer.get_ref().status()).map_err(|status| status.code())
 }
 
+/// Nothing is told for this long.
+async fn is_quiet(stream: &mut Streaming<HealthCheckResponse>, time: Duration) -> bool {
+    timeout(time, stream.message()).await.is_err()
+}
+
 async fn watch(app: &App, service: &str) -> Streaming<HealthCheckResponse> {
     client(app).watch(asking(service)).await.unwrap().into_inner()
 }
@@ -41,7 +49,7 @@ async fn check_answers_for_the_broker_and_its_services() {
     for service in SERVICES {
         assert_eq!(check(&app, service).await, Ok(ServingStatus::Serving), "{service:?}");
     }
-    for service in ["tokenbroker.v1.Other", "TokenService", "workspace/fleet/europe", " "] {
+    for service in ["tokenbroker.v1.Other", "TokenService", "fleet/europe", "workspace", " "] {
         assert_eq!(check(&app, service).await, Err(Code::NotFound), "{service:?}");
     }
 }
@@ -69,8 +77,7 @@ async fn watch_tells_every_change_once() {
     assert_eq!(next(&mut stream).await, Some(ServingStatus::NotServing));
     // No change of the whole: nothing is told.
     drop(app.readiness.latch("a third"));
-    let quiet = timeout(Duration::from_secs(60), stream.message()).await;
-    assert!(quiet.is_err(), "{quiet:?}");
+    assert!(is_quiet(&mut stream, Duration::from_secs(60)).await);
     drop(latch);
     assert_eq!(next(&mut stream).await, Some(ServingStatus::Serving));
 }
@@ -80,7 +87,7 @@ async fn watch_of_an_unknown_name_says_so_and_stays_open() {
     let app = App::new().await;
     let mut stream = watch(&app, "tokenbroker.v1.Other").await;
     assert_eq!(next(&mut stream).await, Some(ServingStatus::ServiceUnknown));
-    assert!(timeout(Duration::from_secs(60), stream.message()).await.is_err());
+    assert!(is_quiet(&mut stream, Duration::from_secs(60)).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,4 +105,15 @@ async fn streams_say_that_it_drains_and_end() {
         assert_eq!(next(&mut unknown).await, None);
     };
     tokio::join!(app.supervisor.shutdown(Duration::from_secs(5)), streams);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_age_of_the_connection_ends_streams_without_a_word() {
+    let app = App::new().await;
+    let memory = http::Uri::from_static("http://memory");
+    let mut client = HealthClient::with_origin(app.channel_of_age(HOUR).await, memory);
+    let mut stream = client.watch(asking("")).await.unwrap().into_inner();
+    assert_eq!(next(&mut stream).await, Some(ServingStatus::Serving));
+    let end = timeout(2 * HOUR, stream.message()).await.expect("it goes on");
+    assert!(end.unwrap().is_none());
 }

@@ -15,7 +15,7 @@ const BEGIN: &str = "<!-- begin: written by the tests -->\n";
 const END: &str = "<!-- end -->\n";
 
 /// Written out once more, so that no change of a code goes unnoticed.
-const CODES: [(Reason, Code); 17] = [
+const CODES: [(Reason, Code); 18] = [
     (Reason::RequestInvalid, Code::InvalidArgument),
     (Reason::CallerForbidden, Code::PermissionDenied),
     (Reason::WorkspaceUnknown, Code::NotFound),
@@ -24,6 +24,7 @@ const CODES: [(Reason, Code); 17] = [
     (Reason::TenantMismatch, Code::FailedPrecondition),
     (Reason::LifetimeUnsatisfiable, Code::FailedPrecondition),
     (Reason::CallerThrottled, Code::ResourceExhausted),
+    (Reason::TokenPending, Code::Unavailable),
     (Reason::UpstreamUnavailable, Code::Unavailable),
     (Reason::UpstreamThrottled, Code::Unavailable),
     (Reason::RenewalTooSoon, Code::Unavailable),

@@ -83,12 +83,28 @@ pub(super) struct Refusal {
 impl Fleet {
     /// As many connections as so many callers at once need, and at least `least`.
     pub(super) async fn connect(address: SocketAddr, control: &Control, callers: usize, least: usize) -> Self {
+        Self::connect_with(http2::Builder::new(TokioExecutor::new()), address, control, (callers, least)).await
+    }
+
+    /// The same, taking so many bytes of each answer before it has read them.
+    pub(super) async fn connect_narrow(address: SocketAddr, control: &Control, callers: usize, window: u32) -> Self {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(window);
+        Self::connect_with(builder, address, control, (callers, 1)).await
+    }
+
+    async fn connect_with(
+        builder: http2::Builder<TokioExecutor>,
+        address: SocketAddr,
+        control: &Control,
+        (callers, least): (usize, usize),
+    ) -> Self {
         let (mut clients, mut connections) = (Vec::new(), JoinSet::new());
         let origin: http::Uri = format!("http://{address}").parse().unwrap();
         for _ in 0..callers.div_ceil(STREAMS).max(least) {
             let stream = TcpStream::connect(address).await.unwrap();
             stream.set_nodelay(true).unwrap();
-            let (send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            let (send, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
             connections.spawn(connection);
             clients.push(TokenServiceClient::with_origin(Wire(send), origin.clone()));
         }
@@ -99,6 +115,11 @@ impl Fleet {
     pub(super) fn caller(&self, nth: usize, workspace: &str, deadline: Duration) -> Caller {
         let client = self.clients[nth % self.clients.len()].clone();
         Caller { client, judge: self.judge.clone(), workspace: workspace.into(), deadline }
+    }
+
+    /// The connection of the nth caller.
+    pub(super) fn client(&self, nth: usize) -> TokenServiceClient<Wire> {
+        self.clients[nth % self.clients.len()].clone()
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -200,7 +221,7 @@ impl Good {
 }
 
 impl Refusal {
-    fn read(status: &Status) -> Self {
+    pub(super) fn read(status: &Status) -> Self {
         let details = status.get_error_details();
         let reason = details.error_info().map(|info| info.reason.clone());
         let retry = details.retry_info().and_then(|info| info.retry_delay);

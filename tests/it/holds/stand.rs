@@ -32,7 +32,7 @@ pub(super) struct Setup {
 pub(super) struct Stand {
     pub(super) control: Control,
     pub(super) address: SocketAddr,
-    _broker: Broker,
+    broker: Broker,
     _upstream: Upstream,
     _files: TempDir,
 }
@@ -61,7 +61,14 @@ impl Stand {
         let config = files.path().join("broker.toml");
         write_private(&config, &configuration(&setup, address));
         let (broker, address) = Broker::start(&config, setup.environment);
-        Self { control, address, _broker: broker, _upstream: upstream, _files: files }
+        Self { control, address, broker, _upstream: upstream, _files: files }
+    }
+
+    /// What the broker holds in memory, in KiB (proc(5), `VmRSS`).
+    pub(super) fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.broker.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// The logins of an organisation so far.

@@ -6,6 +6,7 @@
 mod answer;
 mod exchange;
 mod objection;
+mod told;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -11,7 +11,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use token_broker::clock::Clock;
-use token_broker::engine::{Engine, Limits, Metrics, Served, Settings, Workspace};
+use token_broker::engine::{Call, Engine, Interest, Limits, Metrics, Origin, Served, Settings, View, Watch, Workspace};
 use token_broker::provider::Provider;
 use token_broker::secret::AccessToken;
 use token_broker::supervisor::Supervisor;
@@ -27,6 +27,9 @@ const VIGIL_JUMP: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// After this without a deed every back-off and every breaker is over, and every budget full.
 const ALL_FORGIVEN: Duration = Duration::from_secs(600 + LONGEST_RETRY_AFTER.as_secs() * 11 / 10);
+
+/// By then a step of the wall clock was noticed.
+const WALL_SEEN: Duration = Duration::from_millis(1_010);
 
 /// What the test does wrong on purpose, to see that the oracle objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub(super) enum Sabotage {
     OneGeneration,
     /// The upstream says that every failure was another one.
     OtherFailures,
+    /// The watcher looks once and never again.
+    DeafWatcher,
 }
 
 /// What a sequence came to.
@@ -79,7 +84,16 @@ struct World {
     places: Vec<(WorkspaceName, usize, KeepWarm)>,
     callers: JoinSet<()>,
     waiting: VecDeque<(u64, AbortHandle)>,
+    watcher: Watcher,
     trace: Vec<String>,
+}
+
+/// One who follows all Workspaces and changes nothing by it.
+struct Watcher {
+    watch: Watch,
+    /// What it was told last of each.
+    told: Vec<Option<Fingerprint>>,
+    stepped: Instant,
 }
 
 /// Runs one random sequence.
@@ -110,7 +124,8 @@ impl World {
         let serve_margin = Duration::from_secs(5);
         let min_gap = Duration::from_secs(10);
         let max_waiters = if rng.bool() { 2 } else { 100 };
-        let settings = Settings { serve_margin, min_gap, max_waiters, max_workspaces: 10, seed: rng.u64(..) };
+        let settings =
+            Settings { serve_margin, min_gap, max_waiters, max_workspaces: 10, max_watches: 10, seed: rng.u64(..) };
         let engine = Engine::new(clock.clone(), supervisor, settings, Metrics::register(&mut Registry::default()));
         let mut upstreams = Vec::new();
         let mut sites = Vec::new();
@@ -143,7 +158,11 @@ impl World {
         }
         let oracle = Arc::new(Mutex::new(oracle));
         let (callers, waiting) = (JoinSet::new(), VecDeque::new());
-        let mut world = Self { sabotage, clock, engine, oracle, accounts, upstreams, places, callers, waiting, trace };
+        let names = places.iter().map(|(name, ..)| name.clone()).collect();
+        let watch = engine.watch(names, Interest::Status, Origin(1)).unwrap();
+        let watcher = Watcher { watch, told: vec![None; places.len()], stepped: Instant::now() };
+        let mut world =
+            Self { sabotage, clock, engine, oracle, accounts, upstreams, places, callers, waiting, watcher, trace };
         for workspace in 0..world.places.len() {
             world.create(workspace);
         }
@@ -164,6 +183,7 @@ impl World {
                 Settle::Wholly => {
                     rest().await;
                     lock(&self.oracle).check_flying();
+                    self.check_watcher().await;
                 }
             }
             let took = self.clock.now().mono - at;
@@ -177,6 +197,39 @@ impl World {
         let mut oracle = lock(&self.oracle);
         oracle.check_budgets();
         oracle.check_loops();
+    }
+
+    /// What was told last is so, once there was time to tell: a step of the wall clock is seen within a second, and
+    /// timers count milliseconds.
+    async fn check_watcher(&mut self) {
+        self.read_watcher();
+        let is_current =
+            |(workspace, told): (usize, &Option<Fingerprint>)| lock(&self.oracle).is_current(workspace, *told);
+        if self.watcher.told.iter().enumerate().all(is_current) || self.watcher.stepped.elapsed() < WALL_SEEN {
+            return;
+        }
+        sleep(Duration::from_millis(3)).await;
+        self.read_watcher();
+        for (workspace, told) in self.watcher.told.iter().enumerate() {
+            lock(&self.oracle).was_told(workspace, *told);
+        }
+    }
+
+    fn read_watcher(&mut self) {
+        let Watcher { watch, told, .. } = &mut self.watcher;
+        if self.sabotage == Sabotage::DeafWatcher {
+            return;
+        }
+        while let Some((name, view)) = watch.next().now_or_never() {
+            let workspace = self.places.iter().position(|(place, ..)| *place == name).unwrap();
+            told[workspace] = match view {
+                View::Token(served) => {
+                    lock(&self.oracle).told(workspace, served.token.fingerprint);
+                    Some(served.token.fingerprint)
+                }
+                View::Withdrawn(_) => None,
+            };
+        }
     }
 
     async fn act(&mut self, event: Event) {
@@ -221,8 +274,12 @@ impl World {
         let tampers = self.sabotage == Sabotage::OneGeneration;
         let mut future = Box::pin(async move {
             let answer = match told {
-                Want::Token { min_validity } => engine.get(&name, min_validity, deadline).await,
-                Want::Replacement { rejected } => engine.report(&name, rejected, deadline).await,
+                Want::Token { min_validity } => {
+                    engine.get(&name, min_validity, Call { deadline, origin: Origin(0) }).await
+                }
+                Want::Replacement { rejected } => {
+                    engine.report(&name, rejected, Call { deadline, origin: Origin(0) }).await
+                }
             };
             let answer = if tampers { answer.map(|served| as_the_first(&served)) } else { answer };
             lock(&oracle).answered(ask, &answer);
@@ -256,6 +313,7 @@ impl World {
 
     fn step_wall(&mut self, by_ms: i64) {
         self.clock.step_wall_ms(by_ms);
+        self.watcher.stepped = Instant::now();
         if self.sabotage != Sabotage::HiddenStep {
             lock(&self.oracle).stepped_ms += by_ms;
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use token_broker::admin;
 use token_broker::clock::Clock;
+use token_broker::config::History;
 use token_broker::listener::{Limits, Listener, Protocol};
 use token_broker::readiness::Readiness;
 use token_broker::supervisor::Supervisor;
@@ -21,7 +22,7 @@ struct Probes {
 
 async fn probes() -> Probes {
     let readiness = Readiness::new();
-    let routes = admin::router(readiness.clone(), Metrics::new(&Clock::system()));
+    let routes = admin::router(readiness.clone(), Metrics::new(&Clock::system()), History::default());
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = Listener::bind(any, Protocol::Http1, Limits::default()).await;
     let listener = listener.unwrap();

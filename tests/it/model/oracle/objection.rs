@@ -20,6 +20,7 @@ pub(in super::super) enum Rule {
     Unwanted,
     WrongAnswer,
     Stuck,
+    Stale,
 }
 
 /// Something that must not be.

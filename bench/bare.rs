@@ -1,0 +1,146 @@
+//! The least that tonic can do: a server with one unary method that returns bytes made beforehand. `bench/wire.sh` sets
+//! the broker's cached `GetToken` against it.
+//!
+//!     bare LISTEN BROKER WORKSPACE
+//!
+//! asks the broker for the Workspace's token once and from then on returns the very same bytes to every call. Requests
+//! are read as bytes and not looked at: no message is decoded, nothing is counted, nobody is asked who he is. What tonic
+//! lets set about connections is set as in the broker's listener.
+
+use prost::Message as _;
+use prost::bytes::{Buf as _, BufMut as _, Bytes};
+use std::convert::Infallible;
+use std::env;
+use std::error::Error;
+use std::future::{Ready, ready};
+use std::io::Write as _;
+use std::task::{Context, Poll};
+use token_broker::grpc::pb::GetTokenRequest;
+use token_broker::listener::Http2Limits;
+use tokio::net::TcpListener;
+use tonic::body::Body;
+use tonic::client;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::server::{self, NamedService, UnaryService};
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Endpoint, Server};
+use tonic::{Request, Response, Status};
+
+const METHOD: &str = "/tokenbroker.v1.TokenService/GetToken";
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [listen, broker, workspace] = arguments.as_slice() else {
+        return Err("usage: bare LISTEN BROKER WORKSPACE".into());
+    };
+    let response = ask(broker, workspace).await?;
+    let socket = TcpListener::bind(listen).await?;
+    // For the script, which waits for this line.
+    writeln!(std::io::stdout(), "bare: {} bytes on {}", response.len(), socket.local_addr()?)?;
+    let limits = Http2Limits::default();
+    let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
+    let serving = Server::builder()
+        .max_concurrent_streams(limits.max_concurrent_streams)
+        .initial_stream_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_frame_size(limits.max_frame_size)
+        .http2_max_header_list_size(limits.max_header_list_size)
+        .http2_max_pending_accept_reset_streams(Some(limits.max_pending_accept_reset_streams))
+        .http2_keepalive_interval(Some(limits.keep_alive_interval))
+        .http2_keepalive_timeout(Some(limits.keep_alive_timeout))
+        .add_service(Bare(response))
+        .serve_with_incoming(incoming);
+    Ok(serving.await?)
+}
+
+/// The bytes of the broker's response, undecoded.
+async fn ask(broker: &str, workspace: &str) -> Result<Bytes, Box<dyn Error>> {
+    let channel = Endpoint::from_shared(broker.to_owned())?.connect().await?;
+    let mut grpc = client::Grpc::new(channel);
+    let request = GetTokenRequest { workspace: workspace.to_owned(), min_validity: None }.encode_to_vec();
+    grpc.ready().await?;
+    let answer = grpc.unary(Request::new(Bytes::from(request)), PathAndQuery::from_static(METHOD), Raw).await?;
+    Ok(answer.into_inner())
+}
+
+/// The service: one method, one answer.
+#[derive(Debug, Clone)]
+struct Bare(Bytes);
+
+impl NamedService for Bare {
+    const NAME: &'static str = "tokenbroker.v1.TokenService";
+}
+
+impl Service<http::Request<Body>> for Bare {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let method = self.clone();
+        Box::pin(async move {
+            if request.uri().path() != METHOD {
+                return Ok(Status::unimplemented("").into_http());
+            }
+            Ok(server::Grpc::new(Raw).unary(method, request).await)
+        })
+    }
+}
+
+impl UnaryService<Bytes> for Bare {
+    type Response = Bytes;
+    type Future = Ready<Result<Response<Bytes>, Status>>;
+
+    fn call(&mut self, _request: Request<Bytes>) -> Self::Future {
+        ready(Ok(Response::new(self.0.clone())))
+    }
+}
+
+/// Messages as they are on the wire.
+#[derive(Debug, Clone, Copy)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self {
+        *self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, target: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        target.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(source.copy_to_bytes(source.remaining())))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
+    }
+}

@@ -1,0 +1,145 @@
+"""Brokers as their own processes, over one simulated upstream, for bench/ and soak/. Standard library only.
+
+Everything listens on loopback, on ports that the system chooses, and ends with the block that started it.
+"""
+
+import contextlib
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+WORKSPACE = "bench/weekly"
+# What `dev` gives its sample Workspace whose tokens live a week: no renewal falls into a run.
+ORGANISATION, SECRET = 2, "sandbox-application-token-2"
+
+START = 30.0  # seconds a process may take until it serves
+
+
+class Process:
+    """A child that says on one of its pipes that it is ready, and is killed if it is still there at the end."""
+
+    def __init__(self, command, ready, stream, core=None):
+        pinned = ["taskset", "--cpu-list", str(core)] if core is not None else []
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: subprocess.PIPE}
+        self.child = subprocess.Popen([*pinned, *command], stdin=subprocess.DEVNULL, **pipes)
+        try:
+            self.ready = self._wait_for(re.compile(ready), getattr(self.child, stream).fileno())
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait_for(self, pattern, pipe):
+        """Reads up to the match. Nothing here writes enough afterwards to fill the pipe."""
+        said, deadline = b"", time.monotonic() + START
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while selector.select(max(0.0, deadline - time.monotonic())):
+                chunk = os.read(pipe, 65536)
+                said += chunk
+                if found := pattern.search(said.decode(errors="replace")):
+                    return found
+                if not chunk:
+                    break
+        raise RuntimeError(f"{self.child.args} is not ready: {said.decode(errors='replace')}")
+
+    def cpu_seconds(self):
+        """User and system time so far, to a hundredth of a second."""
+        with open(f"/proc/{self.child.pid}/stat", encoding="ascii") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def terminate(self, limit):
+        """SIGTERM; returns the exit code and the seconds it took."""
+        begun = time.monotonic()
+        self.child.send_signal(signal.SIGTERM)
+        return self.child.wait(limit), time.monotonic() - begun
+
+    def kill(self):
+        self.child.kill()
+        self.child.wait()
+        for pipe in (self.child.stdout, self.child.stderr):
+            if pipe:
+                pipe.close()
+
+
+class Stand:
+    """The simulated upstream and the files that brokers share."""
+
+    def __init__(self, program, core=None):
+        self.program, self.core = program, core
+        self.stack = contextlib.ExitStack()
+        self.directory = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="token-broker-bench-"))
+        any_port = [f"--{name}-listen=127.0.0.1:0" for name in ("grpc", "probe", "sandbox")]
+        dev = self.start([program, "dev", *any_port], r"upstream\s+(http://\S+).*Ctrl-C", "stdout", core)
+        self.upstream = dev.ready[1]
+        # Every broker that starts costs a login, and more than emnify's hundred may start in five minutes.
+        self._control("limits", {"logins": 100_000})
+        self._write("secret", SECRET)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+    def start(self, command, ready, stream, core=None):
+        process = Process(command, f"(?s){ready}", stream, core)
+        self.stack.callback(process.kill)
+        return process
+
+    def broker(self, grpc="127.0.0.1:0", probes="127.0.0.1:0", core=None, log="warn,token_broker::app=info"):
+        """`serve`, ready. Its `grpc` and `probes` are addresses."""
+        file = self._write(
+            "broker.toml",
+            f"""
+            [server]
+            grpc_listen = "{grpc}"
+            probe_listen = "{probes}"
+            [log]
+            format = "json"
+            level = "{log}"
+            [engine]
+            # A token that was just exchanged may be reported as rejected a moment later.
+            min_gap = "100ms"
+            [[upstreams]]
+            name = "sandbox"
+            kind = "emnify"
+            url = "{self.upstream}"
+            [[workspaces]]
+            name = "{WORKSPACE}"
+            upstream = "sandbox"
+            organisation = {ORGANISATION}
+            credential = {{ application_token = {{ file = "secret" }} }}
+            """,
+        )
+        broker = self.start([self.program, "serve", "--config", file], r'(\{[^\n]*"serving"[^\n]*\})\n', "stderr", core)
+        said = json.loads(broker.ready[1])
+        broker.grpc, broker.probes = said["grpc"], said["probes"]
+        return broker
+
+    def _control(self, what, body):
+        request = urllib.request.Request(f"{self.upstream}/_control/{what}", json.dumps(body).encode(), method="PUT")
+        request.add_header("content-type", "application/json")
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def _write(self, name, text):
+        path = os.path.join(self.directory, name)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+            file.write(text)
+        return path
+
+
+def counter(broker, name):
+    """One counter of a broker, by its name with labels."""
+    with urllib.request.urlopen(f"http://{broker.probes}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    values = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(name + " ")]
+    if len(values) != 1:
+        raise RuntimeError(f"{name} stands {len(values)} times in the metrics")
+    return int(float(values[0]))

@@ -1,0 +1,261 @@
+//! The engine as it is configured: which upstreams and Workspaces it has, and how a new configuration becomes theirs.
+//!
+//! Promises: whatever can fail is made before anything is changed; what a configuration does not change is not touched;
+//! the work is in proportion to the number of Workspaces.
+
+use crate::config::{
+    Changes, Config, Credential, Directives, Place, Problem, Problems, Standing, Upstream, UpstreamChange, Workspace,
+    WorkspaceChange,
+};
+use crate::engine::{self, Engine};
+use crate::http;
+use crate::lifetime::Bounds;
+use crate::provider::Provider;
+use crate::provider::emnify;
+use crate::secret::MarkKey;
+use crate::token::WorkspaceName;
+use crate::upstream::{KeepWarm, UpstreamKind, UpstreamName};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// The engine, and the configuration that it has now.
+pub(super) struct Roster {
+    engine: Engine,
+    key: MarkKey,
+    standing: Standing,
+    reached: HashMap<UpstreamName, Arc<Reached>>,
+}
+
+/// How an upstream is reached.
+struct Reached {
+    client: Arc<http::Client>,
+    kind: UpstreamKind,
+    base_url: Url,
+    bounds: Bounds,
+}
+
+/// All that a new configuration takes, made and not yet in force.
+pub(super) struct Prepared {
+    pub(super) changes: Changes,
+    pub(super) level: Directives,
+    standing: Standing,
+    settings: engine::Settings,
+    reached: HashMap<UpstreamName, Arc<Reached>>,
+    limits: Vec<(UpstreamName, engine::Limits)>,
+    steps: Vec<Step>,
+}
+
+/// What is done to one Workspace.
+enum Step {
+    Put(engine::Workspace),
+    Replace(engine::Workspace),
+    Rekey(WorkspaceName, Arc<dyn Provider>),
+    Reprovide(WorkspaceName, Arc<dyn Provider>),
+    KeepWarm(WorkspaceName, KeepWarm),
+}
+
+/// What can't be seen from the configuration alone: whether its certificates, proxies and addresses are of use.
+pub(super) fn rehearse(config: &Config) -> Result<(), Problems> {
+    let upstreams = config.upstreams.iter().enumerate();
+    let problems = upstreams.filter_map(|(position, upstream)| Reached::new(position, upstream).err());
+    Problems::new(problems.collect()).map_or(Ok(()), Err)
+}
+
+/// The engine's part of a configuration.
+pub(super) fn settings(config: &Config) -> engine::Settings {
+    engine::Settings {
+        serve_margin: config.engine.serve_margin,
+        min_gap: config.engine.min_gap,
+        max_waiters: config.engine.max_waiters_per_workspace,
+        max_workspaces: config.engine.max_workspaces,
+        max_watches: config.engine.max_watches,
+        seed: fastrand::u64(..),
+    }
+}
+
+impl Roster {
+    /// An engine that has the settings of this configuration and nothing else.
+    pub(super) fn new(engine: Engine, config: &Config) -> Self {
+        let standing = Standing::without_workspaces(config);
+        Self { engine, key: MarkKey::random(), standing, reached: HashMap::new() }
+    }
+
+    /// What is in force.
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Makes all that a configuration takes. Nothing changes yet.
+    pub(super) fn prepare(&self, config: Config) -> Result<Prepared, Problems> {
+        let next = Standing::of(&config, &self.key);
+        let changes = self.standing.changes_to(&next);
+        let (standing, settings) = (next.bound_as(&self.standing), settings(&config));
+        let Config { upstreams, workspaces, log, .. } = config;
+        let mut problems = Vec::new();
+        let mut reached = HashMap::with_capacity(upstreams.len());
+        let mut limits_of = Vec::new();
+        for (position, upstream) in upstreams.iter().enumerate() {
+            match self.reach(position, upstream, &changes) {
+                Ok(found) => drop(reached.insert(upstream.name.clone(), found)),
+                Err(problem) => problems.push(problem),
+            }
+            limits_of.extend(wants_limits(&changes, &upstream.name).then(|| (upstream.name.clone(), limits(upstream))));
+        }
+        let mut steps = Vec::new();
+        for (position, workspace) in workspaces.into_iter().enumerate() {
+            match steps_for(workspace, &changes, &reached) {
+                Ok(wanted) => steps.extend(wanted.into_iter().flatten()),
+                Err(text) => {
+                    let key = format!("workspaces[{position}]");
+                    problems.push(Problem { key, place: Place::Unknown, text });
+                }
+            }
+        }
+        match Problems::new(problems) {
+            Some(problems) => Err(problems),
+            None => Ok(Prepared { changes, level: log.level, standing, settings, reached, limits: limits_of, steps }),
+        }
+    }
+
+    /// Puts it in force. Calls that come meanwhile find each Workspace as it was or as it will be.
+    pub(super) fn install(&mut self, prepared: Prepared) -> Changes {
+        let Prepared { changes, level: _, standing, settings, reached, limits, steps } = prepared;
+        let Self { engine, .. } = self;
+        if changes.engine {
+            engine.configure(settings);
+        }
+        for (name, limits) in limits {
+            if !engine.change_upstream(&name, limits) {
+                engine.add_upstream(name, limits);
+            }
+        }
+        // Before others are put in, whose places they may hold.
+        for (name, _) in changes.workspaces.iter().filter(|(_, change)| **change == WorkspaceChange::Removed) {
+            engine.delete(name);
+        }
+        for step in steps {
+            step.take(engine);
+        }
+        for (name, _) in changes.upstreams.iter().filter(|(_, change)| **change == UpstreamChange::Removed) {
+            engine.remove_upstream(name);
+        }
+        self.standing = standing;
+        self.reached = reached;
+        changes
+    }
+
+    /// The client of an upstream: the one that there is, unless it is to be reached in another way.
+    fn reach(&self, position: usize, upstream: &Upstream, changes: &Changes) -> Result<Arc<Reached>, Problem> {
+        let made = self.reached.get(&upstream.name).filter(|_| !is_reached_anew(changes, &upstream.name));
+        made.map_or_else(|| Reached::new(position, upstream).map(Arc::new), |made| Ok(Arc::clone(made)))
+    }
+}
+
+impl Reached {
+    fn new(position: usize, upstream: &Upstream) -> Result<Self, Problem> {
+        let made = http::Client::new(&upstream.http).and_then(|client| {
+            client.check_url(&upstream.base_url)?;
+            Ok(client)
+        });
+        let client = made.map_err(|error| Problem {
+            key: format!("upstreams[{position}]"),
+            place: Place::Unknown,
+            text: error.to_string(),
+        })?;
+        let Upstream { kind, base_url, bounds, .. } = upstream;
+        Ok(Self { client: Arc::new(client), kind: *kind, base_url: base_url.clone(), bounds: *bounds })
+    }
+
+    fn provider(&self, organisation: Option<u64>, credential: Credential) -> Result<Arc<dyn Provider>, emnify::Error> {
+        let client = Arc::clone(&self.client);
+        match (self.kind, credential) {
+            (UpstreamKind::Emnify, Credential::ApplicationToken(secret)) => {
+                let made = emnify::ApplicationToken::new(client, &self.base_url, self.bounds, organisation, secret)?;
+                Ok(Arc::new(made))
+            }
+        }
+    }
+}
+
+impl Step {
+    fn take(self, engine: &Engine) {
+        let done = match self {
+            Self::Put(workspace) => engine.put(workspace),
+            Self::Replace(workspace) => engine.replace(workspace),
+            Self::Rekey(name, provider) => {
+                engine.rekey(&name, provider);
+                Ok(())
+            }
+            Self::Reprovide(name, provider) => {
+                engine.reprovide(&name, provider);
+                Ok(())
+            }
+            Self::KeepWarm(name, keep_warm) => {
+                engine.keep_warm(&name, keep_warm);
+                Ok(())
+            }
+        };
+        if let Err(error) = done {
+            // The configuration was checked for all that leads here.
+            tracing::error!(%error, "a bug: a workspace could not be put in");
+        }
+    }
+}
+
+/// What a configuration asks for one Workspace: nothing, mostly.
+fn steps_for(
+    workspace: Workspace,
+    changes: &Changes,
+    reached: &HashMap<UpstreamName, Arc<Reached>>,
+) -> Result<[Option<Step>; 2], String> {
+    let change = changes.workspaces.get(&workspace.name).copied();
+    let anew = is_reached_anew(changes, &workspace.upstream);
+    if change.is_none() && !anew {
+        return Ok([None, None]);
+    }
+    let Workspace { name, upstream, organisation, keep_warm, credential } = workspace;
+    let Some(found) = reached.get(&upstream) else {
+        // Reported where the upstream stands.
+        return Ok([None, None]);
+    };
+    let provider = found.provider(organisation, credential).map_err(|error| error.to_string())?;
+    let whole = |provider| engine::Workspace { name: name.clone(), upstream, keep_warm, provider };
+    Ok(match change {
+        Some(WorkspaceChange::Added) => [Some(Step::Put(whole(provider))), None],
+        Some(WorkspaceChange::Rebound) => [Some(Step::Replace(whole(provider))), None],
+        Some(WorkspaceChange::Changed { credential, keep_warm }) => {
+            let warmth = keep_warm.map(|keep_warm| Step::KeepWarm(name.clone(), keep_warm));
+            let exchange = match (credential, anew) {
+                (true, _) => Some(Step::Rekey(name, provider)),
+                (false, true) => Some(Step::Reprovide(name, provider)),
+                (false, false) => None,
+            };
+            [warmth, exchange]
+        }
+        Some(WorkspaceChange::Removed) => [None, None],
+        None => [Some(Step::Reprovide(name, provider)), None],
+    })
+}
+
+fn is_reached_anew(changes: &Changes, upstream: &UpstreamName) -> bool {
+    matches!(changes.upstreams.get(upstream), Some(UpstreamChange::Changed { reach: true, .. }))
+}
+
+fn wants_limits(changes: &Changes, upstream: &UpstreamName) -> bool {
+    matches!(
+        changes.upstreams.get(upstream),
+        Some(UpstreamChange::Added | UpstreamChange::Changed { limits: true, .. })
+    )
+}
+
+fn limits(upstream: &Upstream) -> engine::Limits {
+    engine::Limits {
+        max_concurrent: upstream.max_concurrent,
+        budget: upstream.budget,
+        renew_at: upstream.renew_at,
+        // The client ends an exchange by itself; this is for a provider that does not.
+        timeout: upstream.http.timeout + Duration::from_secs(1),
+    }
+}

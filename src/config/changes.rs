@@ -1,0 +1,284 @@
+//! What a new configuration changes in the one that is in force. Pure; takes time in proportion to both.
+//!
+//! A [`Standing`] is a configuration without its secrets: marks stand in for them, so that what is in force can be
+//! compared with what is to come without a second copy of any secret.
+
+use super::{Config, Credential, Engine, LogFormat, Server, Upstream, Workspace};
+use crate::health::Rule;
+use crate::http;
+use crate::lifetime::Bounds;
+use crate::secret::{Mark, MarkKey};
+use crate::token::WorkspaceName;
+use crate::upstream::{Budget, KeepWarm, UpstreamKind, UpstreamName};
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+use url::Url;
+
+/// A configuration as it is in force, secrets left out.
+#[derive(Debug)]
+pub struct Standing {
+    server: Server,
+    format: LogFormat,
+    level: String,
+    engine: Engine,
+    health: Rule,
+    upstreams: HashMap<UpstreamName, UpstreamStanding>,
+    workspaces: HashMap<WorkspaceName, WorkspaceStanding>,
+}
+
+#[derive(Debug, PartialEq)]
+struct UpstreamStanding {
+    limits: UpstreamLimits,
+    reach: Reach,
+}
+
+#[derive(Debug, PartialEq)]
+struct UpstreamLimits {
+    max_concurrent: NonZeroUsize,
+    budget: Budget,
+    renew_at: f64,
+    timeout: Duration,
+}
+
+/// All that an exchange with an upstream is made of, but for the credential.
+#[derive(Debug, PartialEq)]
+struct Reach {
+    kind: UpstreamKind,
+    base_url: Url,
+    bounds: Bounds,
+    timeout: Duration,
+    connect_timeout: Duration,
+    allow_private: Vec<String>,
+    proxy: Option<Url>,
+    ca_pem: Option<Mark>,
+    client_identity: Option<Mark>,
+}
+
+#[derive(Debug, PartialEq)]
+struct WorkspaceStanding {
+    upstream: UpstreamName,
+    organisation: Option<u64>,
+    keep_warm: KeepWarm,
+    credential: Mark,
+}
+
+/// What becomes of an upstream. One that is not listed stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamChange {
+    /// It is new.
+    Added,
+    /// Its limits, how it is reached, or both are others.
+    Changed {
+        /// Budget, concurrency, renewal or the time limit.
+        limits: bool,
+        /// Address, certificates, time limits, plausible lifetimes: its exchanges are to be made anew.
+        reach: bool,
+    },
+    /// It is gone.
+    Removed,
+}
+
+/// What becomes of a Workspace. One that is not listed stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkspaceChange {
+    /// It is new.
+    Added,
+    /// It is bound to another upstream or tenant: its tokens are another's.
+    Rebound,
+    /// The same tenant; what is given differs, the rest stays.
+    Changed {
+        /// The credential is another.
+        credential: bool,
+        /// Whether it is renewed when nobody asks, if that changed.
+        keep_warm: Option<KeepWarm>,
+    },
+    /// It is gone.
+    Removed,
+}
+
+/// All that a new configuration changes.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The upstreams that change, each once.
+    pub upstreams: HashMap<UpstreamName, UpstreamChange>,
+    /// The Workspaces that change, each once.
+    pub workspaces: HashMap<WorkspaceName, WorkspaceChange>,
+    /// Whether the limits of the engine are others.
+    pub engine: bool,
+    /// Whether something else is logged.
+    pub level: bool,
+    /// The keys whose new values count only after a restart.
+    pub restart: Vec<&'static str>,
+}
+
+impl Standing {
+    /// What a configuration amounts to. Both of those that are compared must have their marks from one key.
+    pub fn of(config: &Config, key: &MarkKey) -> Self {
+        let upstreams = config.upstreams.iter();
+        let workspaces = config.workspaces.iter();
+        Self {
+            upstreams: upstreams.map(|one| (one.name.clone(), UpstreamStanding::of(one, key))).collect(),
+            workspaces: workspaces.map(|one| (one.name.clone(), WorkspaceStanding::of(one, key))).collect(),
+            ..Self::without_workspaces(config)
+        }
+    }
+
+    /// These settings, and nobody to serve yet.
+    pub fn without_workspaces(config: &Config) -> Self {
+        Self {
+            server: config.server.clone(),
+            format: config.log.format,
+            level: config.log.level.as_str().to_owned(),
+            engine: config.engine.clone(),
+            health: config.health,
+            upstreams: HashMap::new(),
+            workspaces: HashMap::new(),
+        }
+    }
+
+    /// What is to be done so that `next` is in force.
+    pub fn changes_to(&self, next: &Self) -> Changes {
+        Changes {
+            upstreams: compare(&self.upstreams, &next.upstreams, UpstreamStanding::change_to),
+            workspaces: compare(&self.workspaces, &next.workspaces, WorkspaceStanding::change_to),
+            engine: Engine { max_watches: self.engine.max_watches, ..next.engine.clone() } != self.engine,
+            level: self.level != next.level,
+            restart: self.restart_for(next),
+        }
+    }
+
+    /// The same with what can't change while the process runs taken from `running`.
+    #[must_use]
+    pub fn bound_as(mut self, running: &Self) -> Self {
+        self.server = Server { reload_interval: self.server.reload_interval, ..running.server.clone() };
+        self.format = running.format;
+        self.health = running.health;
+        self.engine.max_watches = running.engine.max_watches;
+        self
+    }
+
+    /// How many Workspaces there are.
+    pub fn workspaces(&self) -> usize {
+        self.workspaces.len()
+    }
+
+    /// The settings of the server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    fn restart_for(&self, next: &Self) -> Vec<&'static str> {
+        let old = &self.server;
+        // Each by its name, so that none that comes later is forgotten.
+        let Server {
+            grpc_listen,
+            probe_listen,
+            max_connections,
+            max_connections_per_peer,
+            drain_timeout,
+            reload_interval: _,
+        } = &next.server;
+        let keys = [
+            ("server.grpc_listen", old.grpc_listen != *grpc_listen),
+            ("server.probe_listen", old.probe_listen != *probe_listen),
+            ("server.max_connections", old.max_connections != *max_connections),
+            ("server.max_connections_per_peer", old.max_connections_per_peer != *max_connections_per_peer),
+            ("server.drain_timeout", old.drain_timeout != *drain_timeout),
+            ("log.format", self.format != next.format),
+            ("health.max_unhealthy", self.health != next.health),
+            ("engine.max_watches", self.engine.max_watches != next.engine.max_watches),
+        ];
+        keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
+}
+
+impl Changes {
+    /// How many Workspaces go.
+    pub fn removed(&self) -> usize {
+        self.workspaces.values().filter(|change| **change == WorkspaceChange::Removed).count()
+    }
+}
+
+/// A kind of thing whose changes are told.
+trait Change: Sized {
+    const ADDED: Self;
+    const REMOVED: Self;
+}
+
+impl Change for UpstreamChange {
+    const ADDED: Self = Self::Added;
+    const REMOVED: Self = Self::Removed;
+}
+
+impl Change for WorkspaceChange {
+    const ADDED: Self = Self::Added;
+    const REMOVED: Self = Self::Removed;
+}
+
+fn compare<N, S, C>(old: &HashMap<N, S>, new: &HashMap<N, S>, change: fn(&S, &S) -> Option<C>) -> HashMap<N, C>
+where
+    N: Clone + Eq + std::hash::Hash,
+    C: Change,
+{
+    let gone = old.keys().filter(|name| !new.contains_key(name)).map(|name| (name.clone(), C::REMOVED));
+    let there = new.iter().filter_map(|(name, new)| {
+        let change = old.get(name).map_or(Some(C::ADDED), |old| change(old, new))?;
+        Some((name.clone(), change))
+    });
+    gone.chain(there).collect()
+}
+
+impl UpstreamStanding {
+    fn of(upstream: &Upstream, key: &MarkKey) -> Self {
+        let http::Options { timeout, connect_timeout, allow_private, proxy, ca_pem, client_identity_pem } =
+            &upstream.http;
+        let limits = UpstreamLimits {
+            max_concurrent: upstream.max_concurrent,
+            budget: upstream.budget,
+            renew_at: upstream.renew_at,
+            timeout: *timeout,
+        };
+        let reach = Reach {
+            kind: upstream.kind,
+            base_url: upstream.base_url.clone(),
+            bounds: upstream.bounds,
+            timeout: *timeout,
+            connect_timeout: *connect_timeout,
+            allow_private: allow_private.clone(),
+            proxy: proxy.clone(),
+            ca_pem: ca_pem.as_ref().map(|pem| key.mark_bytes(pem)),
+            client_identity: client_identity_pem.as_ref().map(|pem| key.mark(pem)),
+        };
+        Self { limits, reach }
+    }
+
+    fn change_to(&self, next: &Self) -> Option<UpstreamChange> {
+        let (limits, reach) = (self.limits != next.limits, self.reach != next.reach);
+        (limits || reach).then_some(UpstreamChange::Changed { limits, reach })
+    }
+}
+
+impl WorkspaceStanding {
+    fn of(workspace: &Workspace, key: &MarkKey) -> Self {
+        let Credential::ApplicationToken(secret) = &workspace.credential;
+        Self {
+            upstream: workspace.upstream.clone(),
+            organisation: workspace.organisation,
+            keep_warm: workspace.keep_warm,
+            credential: key.mark(secret),
+        }
+    }
+
+    fn change_to(&self, next: &Self) -> Option<WorkspaceChange> {
+        if (&self.upstream, self.organisation) != (&next.upstream, next.organisation) {
+            return Some(WorkspaceChange::Rebound);
+        }
+        let credential = self.credential != next.credential;
+        let keep_warm = Some(next.keep_warm).filter(|next| *next != self.keep_warm);
+        (credential || keep_warm.is_some()).then_some(WorkspaceChange::Changed { credential, keep_warm })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+use super::*;
+use crate::config::Environment;
+use std::path::Path;
+
+const SECRET: &str = "application-token-of-a";
+
+/// A configuration with these lines for its upstream and its Workspace, after these sections.
+fn config(sections: &str, upstream: &str, workspace: &str, secret: &str) -> Config {
+    let text = format!(
+        "{sections}\n[[upstreams]]\nname = \"one\"\nkind = \"emnify\"\n{upstream}\n\
+         [[upstreams]]\nname = \"two\"\nkind = \"emnify\"\n\
+         [[workspaces]]\nname = \"a\"\ncredential = {{ application_token = {{ env = \"A\" }} }}\n{workspace}\n"
+    );
+    let environment: Environment = [("A", secret)].into_iter().collect();
+    Config::parse(&text, Path::new("."), &environment).unwrap()
+}
+
+/// What becomes of one upstream and one Workspace.
+fn changes(before: &Config, after: &Config) -> Changes {
+    let key = MarkKey::random();
+    Standing::of(before, &key).changes_to(&Standing::of(after, &key))
+}
+
+fn of_upstream(lines: &str) -> Option<UpstreamChange> {
+    let changes =
+        changes(&config("", "", "upstream = \"one\"", SECRET), &config("", lines, "upstream = \"one\"", SECRET));
+    assert!(changes.workspaces.is_empty() && changes.upstreams.len() <= 1, "{changes:?}");
+    changes.upstreams.get("one").copied()
+}
+
+fn of_workspace(lines: &str, secret: &str) -> Option<WorkspaceChange> {
+    let before = config("", "", "upstream = \"one\"\norganisation = 1", SECRET);
+    let changes = changes(&before, &config("", "", lines, secret));
+    assert!(changes.upstreams.is_empty() && changes.workspaces.len() <= 1, "{changes:?}");
+    changes.workspaces.get("a").copied()
+}
+
+#[test]
+fn the_same_changes_nothing() {
+    let one = || config("[log]\nlevel = \"warn\"", "timeout = \"5s\"", "upstream = \"one\"", SECRET);
+    let changes = changes(&one(), &one());
+    let Changes { upstreams, workspaces, engine, level, restart } = &changes;
+    assert!(upstreams.is_empty() && workspaces.is_empty() && restart.is_empty() && !engine && !level, "{changes:?}");
+}
+
+#[test]
+fn an_upstream_changes_in_its_limits_or_in_its_reach() {
+    let limits = Some(UpstreamChange::Changed { limits: true, reach: false });
+    let reach = Some(UpstreamChange::Changed { limits: false, reach: true });
+    let rows = [
+        ("", None),
+        ("max_concurrent = 16", None),
+        ("max_concurrent = 17", limits),
+        ("budget = { logins = 101 }", limits),
+        ("budget = { per = \"6m\" }", limits),
+        ("renew_at = 0.6", limits),
+        ("url = \"https://cdn.emnify.net\"", None),
+        ("url = \"https://cdn.emnify.net/x\"", reach),
+        ("connect_timeout = \"1s\"", reach),
+        ("shortest_lifetime = \"31s\"", reach),
+        ("longest_lifetime = \"31s\"", reach),
+        ("allow_private = [\"a.example\"]", reach),
+        ("proxy = \"http://proxy:1\"", reach),
+        ("timeout = \"9s\"", Some(UpstreamChange::Changed { limits: true, reach: true })),
+    ];
+    for (lines, expected) in rows {
+        assert_eq!(of_upstream(lines), expected, "{lines}");
+    }
+}
+
+#[test]
+fn a_workspace_is_rebound_or_keeps_its_token() {
+    let changed = |credential, keep_warm| Some(WorkspaceChange::Changed { credential, keep_warm });
+    let rows = [
+        ("upstream = \"one\"\norganisation = 1", SECRET, None),
+        ("upstream = \"one\"\norganisation = 1", "another", changed(true, None)),
+        (
+            "upstream = \"one\"\norganisation = 1\nkeep_warm = \"always\"",
+            SECRET,
+            changed(false, Some(KeepWarm::Always)),
+        ),
+        (
+            "upstream = \"one\"\norganisation = 1\nkeep_warm = \"always\"",
+            "another",
+            changed(true, Some(KeepWarm::Always)),
+        ),
+        ("upstream = \"one\"\norganisation = 2", SECRET, Some(WorkspaceChange::Rebound)),
+        ("upstream = \"one\"", SECRET, Some(WorkspaceChange::Rebound)),
+        ("upstream = \"two\"\norganisation = 1", "another", Some(WorkspaceChange::Rebound)),
+    ];
+    for (lines, secret, expected) in rows {
+        assert_eq!(of_workspace(lines, secret), expected, "{lines}");
+    }
+}
+
+#[test]
+fn what_comes_and_goes_is_told() {
+    let empty = Config::parse("", Path::new("."), &Environment::default()).unwrap();
+    let full = config("", "", "upstream = \"one\"", SECRET);
+    let added = changes(&empty, &full);
+    assert_eq!(added.upstreams.get("one"), Some(&UpstreamChange::Added));
+    assert_eq!(added.workspaces.get("a"), Some(&WorkspaceChange::Added));
+    assert_eq!(added.removed(), 0);
+    let removed = changes(&full, &empty);
+    assert_eq!(removed.upstreams.get("two"), Some(&UpstreamChange::Removed));
+    assert_eq!(removed.workspaces.get("a"), Some(&WorkspaceChange::Removed));
+    assert_eq!(removed.removed(), 1);
+}
+
+#[test]
+fn what_needs_a_restart_is_named_and_stays_as_it_runs() {
+    let key = MarkKey::random();
+    let standing = |sections| Standing::of(&config(sections, "", "upstream = \"one\"", SECRET), &key);
+    let running = standing("");
+    let next = standing(
+        "[server]\ngrpc_listen = \"127.0.0.1:1\"\nprobe_listen = \"127.0.0.1:2\"\ndrain_timeout = \"1s\"\nmax_connections = 9\nmax_connections_per_peer = 8\nreload_interval = \"5s\"\n\
+         [log]\nformat = \"human\"\nlevel = \"debug\"\n[engine]\nmin_gap = \"11s\"\nmax_watches = 1\n[health]\nmax_unhealthy = 0.5",
+    );
+    let changes = running.changes_to(&next);
+    let keys = [
+        "server.grpc_listen",
+        "server.probe_listen",
+        "server.max_connections",
+        "server.max_connections_per_peer",
+        "server.drain_timeout",
+        "log.format",
+        "health.max_unhealthy",
+        "engine.max_watches",
+    ];
+    assert_eq!((changes.restart.as_slice(), changes.level, changes.engine), (keys.as_slice(), true, true));
+    let in_force = next.bound_as(&running);
+    assert_eq!(in_force.server().reload_interval, Duration::from_secs(5));
+    assert_eq!(in_force.changes_to(&running).restart, [] as [&str; 0]);
+}
+
+#[test]
+fn nothing_that_is_shown_holds_a_secret() {
+    let standing = Standing::of(&config("", "", "upstream = \"one\"", SECRET), &MarkKey::random());
+    assert!(!format!("{standing:?}").contains(SECRET));
+}
