@@ -28,7 +28,8 @@ pub(super) struct Report {
     /// The Workspace.
     workspace: String,
     /// Which token was rejected: its fingerprint, as get --json and watch print it.
-    #[arg(long, value_name = "FINGERPRINT")]
+    // One in 64 begins with a hyphen.
+    #[arg(long, value_name = "FINGERPRINT", allow_hyphen_values = true)]
     fingerprint: String,
     /// The HTTP status with which the upstream rejected it: 400 to 499 but not 429.
     #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(400..=499))]

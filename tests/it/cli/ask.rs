@@ -247,6 +247,8 @@ async fn report_prints_the_replacement_as_get_does() {
     let again: Value = serde_json::from_str(&again.stdout).unwrap();
     assert_eq!((&again["source"], again["value"].as_str()), (&"CACHE".into(), Some(replaced.stdout.trim())));
     assert_eq!(upstream.control.counters().authenticate.total, 2);
+    let of_another = ["--fingerprint", "-AAAAAAAAAAAAAAAAAAAAA", "--status", "401", WORKSPACE];
+    assert_eq!(serving.ask("report", &of_another).await.stdout, replaced.stdout, "one in 64 begins with a hyphen");
     let unheard = serving.ask("report", &["--fingerprint", "F", "--status", "401", WORKSPACE]).await;
     assert_eq!((unheard.code, unheard.stdout.as_str()), (Some(1), ""));
     assert!(unheard.stderr.contains("(REQUEST_INVALID): fingerprint: "), "{}", unheard.stderr);
