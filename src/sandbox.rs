@@ -15,6 +15,7 @@ mod faults;
 mod issued;
 mod jwt;
 mod limits;
+mod pass;
 mod world;
 
 pub use control::Control;
@@ -168,9 +169,13 @@ impl Sandbox {
 }
 
 fn router(control: &Control) -> Router {
+    let apis = Router::new()
+        .merge(emnify::router(control))
+        .fallback(emnify::no_such_resource)
+        .layer(from_fn_with_state(control.clone(), pass::pass));
     Router::new()
         .nest("/_control", control::routes::router(control.clone()))
-        .merge(emnify::router(control))
+        .merge(apis)
         .layer(from_fn_with_state(control.clone(), date))
 }
 

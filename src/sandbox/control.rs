@@ -25,8 +25,8 @@ struct Shared {
     world: Mutex<World>,
     /// Changes when the faults are cleared.
     cleared: watch::Sender<()>,
-    /// How many authenticate calls have arrived.
-    authenticate_calls: watch::Sender<u64>,
+    /// Changes when a call has arrived and was counted.
+    arrived: watch::Sender<()>,
 }
 
 impl Control {
@@ -36,7 +36,7 @@ impl Control {
             clock,
             world: Mutex::new(world),
             cleared: watch::Sender::new(()),
-            authenticate_calls: watch::Sender::new(0),
+            arrived: watch::Sender::new(()),
         }))
     }
 
@@ -63,7 +63,6 @@ impl Control {
         let mut world = self.world();
         *world = World::new(world.settings.clone(), self.0.clock.now().wall);
         self.0.cleared.send_replace(());
-        self.0.authenticate_calls.send_replace(0);
     }
 
     /// What was asked so far.
@@ -73,9 +72,16 @@ impl Control {
 
     /// Waits until so many authenticate calls have arrived since the start or the last reset. Give it a time limit.
     pub async fn authenticate_calls_reach(&self, calls: u64) {
-        let mut arrived = self.0.authenticate_calls.subscribe();
-        // The sender lives in `self`, so this can't fail.
-        drop(arrived.wait_for(|arrived| *arrived >= calls).await);
+        self.calls_reach(Route::Authenticate, calls).await;
+    }
+
+    /// The same of any part of the APIs.
+    pub async fn calls_reach(&self, route: Route, calls: u64) {
+        let mut arrived = self.0.arrived.subscribe();
+        while self.world().counters.of(route).total < calls {
+            // The sender lives in `self`, so this can't fail.
+            drop(arrived.changed().await);
+        }
     }
 
     /// The time of day by the sandbox's clock, with the skew that everybody meets.
@@ -163,8 +169,7 @@ impl Control {
         let at_ms = unix_ms(self.0.clock.now().wall);
         let mut world = self.world();
         let met = world.arrived(route, organisation, at_ms);
-        let total = world.counters.authenticate.total;
-        self.0.authenticate_calls.send_replace(total);
+        self.0.arrived.send_replace(());
         (met, self.0.cleared.subscribe())
     }
 
