@@ -7,23 +7,32 @@
 //! Promises that nothing outlives [`Sandbox::run`]: it owns every connection and ends them all. Must not be used for
 //! anything of value: its secrets are known to everybody. Knows nothing of the broker.
 
+mod bearer;
 mod connection;
 mod control;
 mod counters;
 mod emnify;
+mod families;
 mod faults;
 mod issued;
 mod jwt;
 mod limits;
+mod login;
+mod odd;
 mod pass;
+mod sensos;
 mod world;
+mod wyvern;
 
 pub use control::Control;
 pub use counters::{Calls, Counters};
 pub use emnify::{Organisation, Refresh, User};
 pub use faults::{Answer, Cut, CutAt, CutBy, Fault, Route, Scope};
 pub use limits::{Limits, RetryAfter};
+pub use login::Login;
+pub use sensos::Application;
 pub use world::ApiKey;
+pub use wyvern::Wyvern;
 
 use crate::clock::Clock;
 use axum::Router;
@@ -57,6 +66,12 @@ pub struct Settings {
     pub management: Management,
     /// What a refresh token is worth.
     pub refresh: Refresh,
+    /// Who exchanges at the simulated Sensos.
+    pub applications: Vec<Application>,
+    /// The simulated Wyvern.
+    pub wyvern: Wyvern,
+    /// Whose credentials the odd shapes take: the name is `client_id`, the password `client_secret`.
+    pub odd: Login,
     /// What JWTs are signed with. The same in every sandbox unless set, so that tokens outlive a restart.
     pub signing_key: Vec<u8>,
     /// More connections than this wait to be accepted.
@@ -88,6 +103,9 @@ impl Default for Settings {
             api_key: ApiKey::default(),
             management: Management::default(),
             refresh: Refresh::default(),
+            applications: Application::demo(),
+            wyvern: Wyvern::default(),
+            odd: odd::demo(),
             signing_key: b"the sandbox guards nothing".to_vec(),
             max_connections: 1_024,
         }
@@ -103,6 +121,9 @@ impl fmt::Debug for Settings {
             .field("api_key", &self.api_key)
             .field("management", &self.management)
             .field("refresh", &self.refresh)
+            .field("applications", &self.applications)
+            .field("wyvern", &self.wyvern)
+            .field("odd", &self.odd)
             .field("max_connections", &self.max_connections)
             .finish_non_exhaustive()
     }
@@ -171,6 +192,9 @@ impl Sandbox {
 fn router(control: &Control) -> Router {
     let apis = Router::new()
         .merge(emnify::router(control))
+        .merge(sensos::router(control))
+        .merge(wyvern::router(control))
+        .merge(odd::router(control))
         .fallback(emnify::no_such_resource)
         .layer(from_fn_with_state(control.clone(), pass::pass));
     Router::new()

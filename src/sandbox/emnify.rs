@@ -56,10 +56,7 @@ pub(super) fn router(control: &Control) -> Router {
         .route("/api/v1/application_token/{id}", patch(application_token::update))
         .route("/api/v1/endpoint", get(endpoint::list))
         .layer(from_fn_with_state(control.clone(), authorise));
-    Router::new()
-        .route("/api/v1/authenticate", post(authenticate::post))
-        .merge(protected)
-        .with_state(control.clone())
+    Router::new().route("/api/v1/authenticate", post(authenticate::post)).merge(protected).with_state(control.clone())
 }
 
 /// Of this simulator, and of all paths that belong to none.

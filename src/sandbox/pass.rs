@@ -124,6 +124,13 @@ pub(super) fn object<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     serde_json::from_value(Value::Object(fields)).ok()
 }
 
+/// Whether the body says that it is of this type; parameters such as a charset are left aside.
+pub(super) fn is_of_type(headers: &HeaderMap, expected: &str) -> bool {
+    let said = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = said.and_then(|said| said.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(expected))
+}
+
 /// The text behind `Bearer`.
 pub(super) fn bearer_text(headers: &HeaderMap) -> Option<&str> {
     let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;

@@ -7,6 +7,7 @@ use super::faults::{Faults, Met, Route};
 use super::issued::{Issued, Owner};
 use super::jwt::{Claims, Key, Refusal};
 use super::limits::{Limits, Lockout, Window};
+use super::odd::Odd;
 use axum::http::HeaderValue;
 use sha2::{Digest as _, Sha384};
 use std::collections::HashMap;
@@ -38,6 +39,7 @@ pub(super) struct World {
     pub(super) counters: Counters,
     pub(super) limits: Limits,
     pub(super) issued: Issued,
+    pub(super) odd: Odd,
     lockouts: HashMap<Account, Lockout>,
     windows: HashMap<IpAddr, Window>,
     minted: u64,
@@ -53,6 +55,7 @@ impl World {
             counters: Counters::default(),
             limits: settings.limits,
             issued: Issued::default(),
+            odd: Odd::default(),
             lockouts: HashMap::new(),
             windows: HashMap::new(),
             minted: 0,
@@ -129,6 +132,12 @@ impl World {
         };
         self.minted += 1;
         Some(self.key.sign(&claims))
+    }
+
+    /// A number that was not given before.
+    pub(super) fn number(&mut self) -> u64 {
+        self.minted += 1;
+        self.minted
     }
 
     /// The claims of a token that is good for this purpose now.
