@@ -18,6 +18,7 @@ mod issued;
 mod jwt;
 mod limits;
 mod login;
+mod oauth2;
 mod odd;
 mod pass;
 mod sensos;
@@ -30,6 +31,7 @@ pub use emnify::{Organisation, Refresh, User};
 pub use faults::{Answer, Cut, CutAt, CutBy, Fault, Route, Scope};
 pub use limits::{Limits, RetryAfter};
 pub use login::Login;
+pub use oauth2::{BadKey, Client, Expiry, Grant, Method, OAuth2};
 pub use sensos::Application;
 pub use world::ApiKey;
 pub use wyvern::Wyvern;
@@ -70,6 +72,8 @@ pub struct Settings {
     pub applications: Vec<Application>,
     /// The simulated Wyvern.
     pub wyvern: Wyvern,
+    /// The simulated authorization server.
+    pub oauth2: OAuth2,
     /// Whose credentials the odd shapes take: the name is `client_id`, the password `client_secret`.
     pub odd: Login,
     /// What JWTs are signed with. The same in every sandbox unless set, so that tokens outlive a restart.
@@ -89,7 +93,7 @@ pub enum Management {
 }
 
 impl Default for Settings {
-    /// Two organisations, with the two lifetimes that were seen at emnify.
+    /// Two organisations, with the two lifetimes that were seen at emnify, and somebody at each of the others.
     fn default() -> Self {
         let four_hours = Duration::from_secs(14_400);
         let a_week = Duration::from_secs(604_800);
@@ -98,13 +102,14 @@ impl Default for Settings {
                 Organisation::new(1, "Sandbox One", "sandbox-application-token-1", four_hours),
                 Organisation::new(2, "Sandbox Two", "sandbox-application-token-2", a_week),
             ],
-            users: Vec::new(),
+            users: vec![User::demo()],
             limits: Limits::default(),
             api_key: ApiKey::default(),
             management: Management::default(),
             refresh: Refresh::default(),
             applications: Application::demo(),
             wyvern: Wyvern::default(),
+            oauth2: OAuth2::default(),
             odd: odd::demo(),
             signing_key: b"the sandbox guards nothing".to_vec(),
             max_connections: 1_024,
@@ -123,6 +128,7 @@ impl fmt::Debug for Settings {
             .field("refresh", &self.refresh)
             .field("applications", &self.applications)
             .field("wyvern", &self.wyvern)
+            .field("oauth2", &self.oauth2)
             .field("odd", &self.odd)
             .field("max_connections", &self.max_connections)
             .finish_non_exhaustive()
@@ -194,6 +200,7 @@ fn router(control: &Control) -> Router {
         .merge(emnify::router(control))
         .merge(sensos::router(control))
         .merge(wyvern::router(control))
+        .merge(oauth2::router(control))
         .merge(odd::router(control))
         .fallback(emnify::no_such_resource)
         .layer(from_fn_with_state(control.clone(), pass::pass));

@@ -8,6 +8,7 @@ use super::emnify::{Organisation, Status, Wanted, create_application_token};
 use super::faults::{Fault, Met, Route, Scope, Times};
 use super::issued::Owner;
 use super::limits::Limits;
+use super::oauth2::{Client, grant_refresh_token, revoke_refresh_tokens};
 use super::world::World;
 use crate::clock::{Clock, Now};
 use axum::http::StatusCode;
@@ -150,6 +151,24 @@ impl Control {
         let application_token = world.accounts.of(organisation).next().map(|token| token.id);
         let owner = Owner { organisation, application_token };
         world.mint(owner, None, at)
+    }
+
+    /// Adds a client to the simulated authorization server, or replaces the one with its id. Forgotten by
+    /// [`Self::reset`].
+    pub fn add_client(&self, client: Client) {
+        self.world().oauth2.add(client);
+    }
+
+    /// A refresh token of the simulated authorization server, as if this person had given consent to this client.
+    /// `None` where there is no such client.
+    pub fn grant_refresh_token(&self, client: &str, subject: &str) -> Option<String> {
+        let at = self.now();
+        grant_refresh_token(&mut self.world(), client, subject, None, at)
+    }
+
+    /// Ends all refresh tokens of a client of the simulated authorization server; says how many they are.
+    pub fn revoke_refresh_tokens(&self, client: &str) -> usize {
+        revoke_refresh_tokens(&mut self.world(), client)
     }
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {

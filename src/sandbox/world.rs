@@ -7,6 +7,7 @@ use super::faults::{Faults, Met, Route};
 use super::issued::{Issued, Owner};
 use super::jwt::{Claims, Key, Refusal};
 use super::limits::{Limits, Lockout, Window};
+use super::oauth2::{self, Server};
 use super::odd::Odd;
 use axum::http::HeaderValue;
 use sha2::{Digest as _, Sha384};
@@ -39,6 +40,7 @@ pub(super) struct World {
     pub(super) counters: Counters,
     pub(super) limits: Limits,
     pub(super) issued: Issued,
+    pub(super) oauth2: Server,
     pub(super) odd: Odd,
     lockouts: HashMap<Account, Lockout>,
     windows: HashMap<IpAddr, Window>,
@@ -47,7 +49,8 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(settings: Settings, at: SystemTime) -> Self {
-        Self {
+        let refresh_tokens = settings.oauth2.refresh_tokens.clone();
+        let mut world = Self {
             key: Key::new(&settings.signing_key),
             accounts: Accounts::new(&settings.organisations, at),
             users: Users::new(&settings.users),
@@ -55,12 +58,17 @@ impl World {
             counters: Counters::default(),
             limits: settings.limits,
             issued: Issued::default(),
+            oauth2: Server::new(&settings.oauth2),
             odd: Odd::default(),
             lockouts: HashMap::new(),
             windows: HashMap::new(),
             minted: 0,
             settings,
+        };
+        for (client, subject, text) in refresh_tokens {
+            oauth2::grant_refresh_token(&mut world, &client, &subject, Some(text), at);
         }
+        world
     }
 
     /// What a request that has just arrived meets.
