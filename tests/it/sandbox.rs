@@ -1,9 +1,13 @@
-//! The simulated emnify, over real sockets: a test per fact of the wire.
+//! The simulated upstreams, over real sockets: a test per fact of the wire. What stands here is emnify's.
 
 mod faults;
 mod management;
+mod oauth2;
+mod odd;
 mod sdk;
+mod sensos;
 mod users;
+mod wyvern;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::{Client, RequestBuilder, Response};
@@ -16,6 +20,7 @@ use token_broker::secret::AccessToken;
 use token_broker::token::Fingerprint;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use url::form_urlencoded;
 
 const TOKEN_1: &str = "sandbox-application-token-1";
 const TOKEN_2: &str = "sandbox-application-token-2";
@@ -56,6 +61,26 @@ impl Running {
         self.client.post(self.url(path)).json(body)
     }
 
+    async fn send(&self, path: &str, body: &Value) -> Response {
+        self.post(path, body).send().await.unwrap()
+    }
+
+    /// A form.
+    fn form(&self, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let typed = "application/x-www-form-urlencoded; charset=UTF-8";
+        self.client.post(self.url(path)).header("content-type", typed).body(body)
+    }
+
+    async fn get(&self, path: &str, bearer: &str) -> Response {
+        self.client.get(self.url(path)).bearer_auth(bearer).send().await.unwrap()
+    }
+
+    /// Moves the clock of the sandbox.
+    fn pass(&self, seconds: i64) {
+        self.clock.step_wall_ms(seconds * 1_000);
+    }
+
     async fn log_in(&self, application_token: &str) -> Response {
         self.authenticate(&json!({ "application_token": application_token })).await
     }
@@ -83,6 +108,11 @@ fn client() -> Client {
 
 async fn body(response: Response) -> Value {
     response.json().await.unwrap()
+}
+
+fn life(jwt: &str) -> i64 {
+    let claims = claims(jwt);
+    claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap()
 }
 
 fn text_at(body: &Value, field: &str) -> String {
