@@ -1,8 +1,16 @@
 //! Simulated upstreams over HTTP, for the tests and the `dev` command; the feature `sandbox` builds them in.
 //!
-//! The simulated emnify keeps to its documentation and to recorded traffic, down to the order of the claims; the
-//! official SDK works against it unchanged. Faults are set per organisation, over `/_control` or by a [`Control`]. It
-//! keeps its own clock, which stamps `iat`, `exp` and every `Date`.
+//! | simulator | paths | after |
+//! |---|---|---|
+//! | `emnify` | `/api/v1/…` | documentation and recorded traffic, down to the order of the claims; the official SDK works unchanged |
+//! | `sensos` | `/sensos/…` | documentation |
+//! | `wyvern` | `/wyvern/…` | documentation; the refresh route is invented |
+//! | `oauth2` | `/oauth2/…` | RFC 6749, 7523, 8693 and 8707, read strictly |
+//! | `odd` | `/odd/{shape}/…` | the odd shapes of many others, one path each |
+//!
+//! All share one address, one clock, which stamps `iat`, `exp` and every `Date`, and what [`Control`] and `/_control` do:
+//! faults for one part of an API ([`Route`]) or one emnify organisation, counters of the same, rejected tokens, a reset.
+//! emnify's lockout and its limit of logins are its own.
 //!
 //! Promises that nothing outlives [`Sandbox::run`]: it owns every connection and ends them all. Must not be used for
 //! anything of value: its secrets are known to everybody. Knows nothing of the broker.
@@ -31,7 +39,7 @@ pub use emnify::{Organisation, Refresh, User};
 pub use faults::{Answer, Cut, CutAt, CutBy, Fault, Route, Scope};
 pub use limits::{Limits, RetryAfter};
 pub use login::Login;
-pub use oauth2::{BadKey, Client, Expiry, Grant, Method, OAuth2};
+pub use oauth2::{BadKey, Client, Consent, Expiry, Grant, Method, OAuth2};
 pub use sensos::Application;
 pub use world::ApiKey;
 pub use wyvern::Wyvern;

@@ -41,6 +41,7 @@ use axum::{Extension, Json, Router};
 use form::Form;
 use refusal::{Error, Refusal};
 use serde_json::{Value, json};
+use std::fmt;
 use std::time::SystemTime;
 
 pub use assertion::BadKey;
@@ -58,8 +59,25 @@ pub struct OAuth2 {
     pub users: Vec<Login>,
     /// What a refresh token is worth.
     pub refresh: Refresh,
-    /// Refresh tokens that exist from the beginning, as if a person had given consent: client, subject and text.
-    pub refresh_tokens: Vec<(String, String, String)>,
+    /// Refresh tokens that exist from the beginning.
+    pub consents: Vec<Consent>,
+}
+
+/// What a person has once agreed to, and the refresh token that came of it.
+#[derive(Clone)]
+pub struct Consent {
+    /// The id of the client.
+    pub client: String,
+    /// The person: `sub` of the access tokens.
+    pub subject: String,
+    /// The text of the token.
+    pub refresh_token: String,
+}
+
+impl fmt::Debug for Consent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consent").field("client", &self.client).field("subject", &self.subject).finish_non_exhaustive()
+    }
 }
 
 impl Default for OAuth2 {
@@ -71,7 +89,11 @@ impl Default for OAuth2 {
             clients: vec![Client::new("sandbox-client").secret("sandbox-client-secret").scopes(&["read", "write"])],
             users: vec![Login::new(user, "sandbox-password")],
             refresh: Refresh::Rotated,
-            refresh_tokens: vec![("sandbox-client".to_owned(), user.to_owned(), "sandbox-refresh-token".to_owned())],
+            consents: vec![Consent {
+                client: "sandbox-client".to_owned(),
+                subject: user.to_owned(),
+                refresh_token: "sandbox-refresh-token".to_owned(),
+            }],
         }
     }
 }
@@ -157,11 +179,9 @@ async fn resource(State(control): State<Control>, Extension(call): Extension<Cal
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
     };
     let world = control.world();
-    match world.bearer_claims(&world.settings.oauth2.issuer, token, call.at) {
-        Some(claims) => Json(Value::Object(claims)).into_response(),
-        None => {
-            let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"sandbox\", error=\"invalid_token\"")];
-            (StatusCode::UNAUTHORIZED, challenge, Json(json!({ "error": "invalid_token" }))).into_response()
-        }
+    if let Some(claims) = world.bearer_claims(&world.settings.oauth2.issuer, token, call.at) {
+        return Json(Value::Object(claims)).into_response();
     }
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"sandbox\", error=\"invalid_token\"")];
+    (StatusCode::UNAUTHORIZED, challenge, Json(json!({ "error": "invalid_token" }))).into_response()
 }

@@ -65,7 +65,7 @@ struct Token {
     text: String,
     /// `pair`: what goes with it.
     api_key: String,
-    refresh_token: Option<String>,
+    refresh: Option<String>,
     /// Unix seconds.
     exp: u64,
 }
@@ -146,8 +146,8 @@ fn mint(world: &mut World, shape: Shape, call: Call, family: Option<u64>) -> Tok
         opaque("odd", number)
     };
     let exp = iat.saturating_add(life);
-    let refresh_token = (shape == Shape::Rotating).then(|| opaque("odd-refresh", number));
-    if let Some(refresh_token) = &refresh_token {
+    let refresh = (shape == Shape::Rotating).then(|| opaque("odd-refresh", number));
+    if let Some(renewal) = &refresh {
         let holder = Holder {
             client: shape.name().to_owned(),
             subject: String::new(),
@@ -156,9 +156,9 @@ fn mint(world: &mut World, shape: Shape, call: Call, family: Option<u64>) -> Tok
             family: family.unwrap_or(number),
             exp: iat.saturating_add(REFRESH_LIFE),
         };
-        world.odd.families.insert(refresh_token.clone(), holder);
+        world.odd.families.insert(renewal.clone(), holder);
     }
-    let token = Token { shape, text, api_key: opaque("odd-key", number), refresh_token, exp };
+    let token = Token { shape, text, api_key: opaque("odd-key", number), refresh, exp };
     if world.odd.tokens.len() >= MAX_REMEMBERED {
         world.odd.tokens.pop_front();
     }
@@ -202,9 +202,10 @@ async fn resource(
     let Some(shape) = Shape::named(&shape) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let (text, api_key) = match shape {
-        Shape::Pair => (text_of(&headers, "x-token"), text_of(&headers, "x-api-key")),
-        _ => (bearer_text(&headers), None),
+    let (text, api_key) = if shape == Shape::Pair {
+        (text_of(&headers, "x-token"), text_of(&headers, "x-api-key"))
+    } else {
+        (bearer_text(&headers), None)
     };
     let world = control.world();
     let fits = |token: &&Token| {

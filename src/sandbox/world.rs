@@ -7,7 +7,7 @@ use super::faults::{Faults, Met, Route};
 use super::issued::{Issued, Owner};
 use super::jwt::{Claims, Key, Refusal};
 use super::limits::{Limits, Lockout, Window};
-use super::oauth2::{self, Server};
+use super::oauth2::{self, Consent, Server};
 use super::odd::Odd;
 use axum::http::HeaderValue;
 use sha2::{Digest as _, Sha384};
@@ -49,7 +49,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(settings: Settings, at: SystemTime) -> Self {
-        let refresh_tokens = settings.oauth2.refresh_tokens.clone();
+        let consents = settings.oauth2.consents.clone();
         let mut world = Self {
             key: Key::new(&settings.signing_key),
             accounts: Accounts::new(&settings.organisations, at),
@@ -65,8 +65,8 @@ impl World {
             minted: 0,
             settings,
         };
-        for (client, subject, text) in refresh_tokens {
-            oauth2::grant_refresh_token(&mut world, &client, &subject, Some(text), at);
+        for Consent { client, subject, refresh_token } in consents {
+            oauth2::grant_refresh_token(&mut world, &client, &subject, Some(refresh_token), at);
         }
         world
     }

@@ -34,7 +34,7 @@ impl Form {
     }
 
     pub(super) fn required(&self, name: &str, missing: &'static str) -> Result<&str, Refusal> {
-        self.get(name).ok_or(Refusal::new(Error::InvalidRequest, missing))
+        self.get(name).ok_or_else(|| Refusal::new(Error::InvalidRequest, missing))
     }
 }
 

@@ -118,7 +118,7 @@ fn presented(
         (None, None) => Ok(None),
         (Some(token), Some(ACCESS_TOKEN | JWT)) => {
             let claims = world.bearer_claims(&world.settings.oauth2.issuer, token, moment.at);
-            claims.map(Some).ok_or(invalid("a presented token is not good"))
+            claims.map(Some).ok_or_else(|| invalid("a presented token is not good"))
         }
         (Some(_), Some(_)) => Err(invalid("the type of a presented token is not known")),
         (Some(_), None) | (None, Some(_)) => Err(invalid("a token and its type belong together")),

@@ -82,11 +82,14 @@ impl Shape {
 
     /// How many seconds its tokens live.
     pub(super) fn life(self) -> u64 {
-        match self {
-            Self::SameUntilLate => 7_200,
-            Self::ThreeMinutes => 180,
-            Self::TwoYears => 2 * 365 * 86_400,
-            _ => 3_600,
+        if self == Self::SameUntilLate {
+            7_200
+        } else if self == Self::ThreeMinutes {
+            180
+        } else if self == Self::TwoYears {
+            2 * 365 * 86_400
+        } else {
+            3_600
         }
     }
 
@@ -101,15 +104,15 @@ impl Shape {
 
     /// What an exchange that went well is answered with, at this time in Unix seconds.
     pub(super) fn answer(self, token: &Token, now: u64) -> Response {
-        match self {
-            Self::Raw => token.text.clone().into_response(),
-            Self::Created => (StatusCode::CREATED, Json(self.body(token, now))).into_response(),
-            _ => Json(self.body(token, now)).into_response(),
+        if self == Self::Raw {
+            return token.text.clone().into_response();
         }
+        let status = if self == Self::Created { StatusCode::CREATED } else { StatusCode::OK };
+        (status, Json(self.body(token, now))).into_response()
     }
 
     fn body(self, token: &Token, now: u64) -> Value {
-        let Token { text, api_key, refresh_token, exp, .. } = token;
+        let Token { text, api_key, refresh, exp, .. } = token;
         let left = exp.saturating_sub(now);
         let members =
             |expires_in: Value| json!({ "access_token": text, "token_type": "Bearer", "expires_in": expires_in });
@@ -122,7 +125,7 @@ impl Shape {
             Self::Created => json!({ "token": text, "expires_at": rfc3339(*exp) }),
             Self::Code => json!({ "code": 0, "msg": "ok", "tenant_access_token": text, "expire": left }),
             Self::Nulls => with(members(left.into()), &[("refresh_token", Value::Null), ("id_token", Value::Null)]),
-            Self::Rotating => with(members(left.into()), &[("refresh_token", json!(refresh_token))]),
+            Self::Rotating => with(members(left.into()), &[("refresh_token", json!(refresh))]),
             Self::Pair => json!({ "apiKey": api_key, "token": text }),
             Self::EpochMilliseconds => json!({ "access_token": text, "expires_at": exp.saturating_mul(1_000) }),
             Self::Companion => {
@@ -136,14 +139,13 @@ impl Shape {
 
     /// What bad credentials are answered with.
     pub(super) fn refused(self) -> Response {
-        match self {
-            Self::Code => Json(json!({ "code": 10_014, "msg": "app secret invalid" })).into_response(),
-            Self::Nested => {
-                let body = json!({ "success": false, "code": 1004, "msg": "sign invalid" });
-                Json(body).into_response()
-            }
-            _ => (StatusCode::UNAUTHORIZED, Json(json!({ "message": "Unauthorized" }))).into_response(),
+        if self == Self::Code {
+            return Json(json!({ "code": 10_014, "msg": "app secret invalid" })).into_response();
         }
+        if self == Self::Nested {
+            return Json(json!({ "success": false, "code": 1004, "msg": "sign invalid" })).into_response();
+        }
+        (StatusCode::UNAUTHORIZED, Json(json!({ "message": "Unauthorized" }))).into_response()
     }
 }
 
@@ -166,7 +168,7 @@ mod tests {
 
     fn body(shape: Shape, now: u64) -> Value {
         let (text, api_key) = ("t".to_owned(), "k".to_owned());
-        shape.body(&Token { shape, text, api_key, refresh_token: Some("r".to_owned()), exp: 10_000 }, now)
+        shape.body(&Token { shape, text, api_key, refresh: Some("r".to_owned()), exp: 10_000 }, now)
     }
 
     #[test]

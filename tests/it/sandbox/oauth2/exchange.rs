@@ -46,7 +46,7 @@ async fn it_lives_no_longer_than_the_one_presented() {
     let brief = granted(sandbox.basic("brief:s", &[CREDENTIALS]).await).await;
     let body = granted(exchange(&sandbox, &text_at(&brief, "access_token"), &[]).await).await;
     let said = body["expires_in"].as_i64().unwrap();
-    assert!((50..=60).contains(&said), "{said}");
+    assert!((1..=60).contains(&said), "{said}");
     assert_eq!(life(&text_at(&body, "access_token")), said);
 }
 
