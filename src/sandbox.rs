@@ -101,7 +101,15 @@ pub enum Management {
 }
 
 impl Default for Settings {
-    /// Two organisations, with the two lifetimes that were seen at emnify, and somebody at each of the others.
+    /// Two organisations, with the two lifetimes that were seen at emnify, and somebody at each simulator:
+    ///
+    /// | simulator | who |
+    /// |---|---|
+    /// | `emnify` | application tokens `sandbox-application-token-1` and `-2`; the user below, with the password as SHA-1 and no second factor |
+    /// | `sensos` | tenants `sandbox-tenant`, `sandbox-tenant-ten-hours`, `sandbox-tenant-mismatch`; application `sandbox-application`, secret `sandbox-application-secret` |
+    /// | `wyvern` | user `sandbox-user@example.com`, password `sandbox-password` |
+    /// | `oauth2` | client `sandbox-client`, secret `sandbox-client-secret`, scopes `read` and `write`; the same user; refresh token `sandbox-refresh-token` |
+    /// | `odd` | the same client |
     fn default() -> Self {
         let four_hours = Duration::from_secs(14_400);
         let a_week = Duration::from_secs(604_800);
@@ -227,4 +235,29 @@ async fn date(State(control): State<Control>, request: Request, next: Next) -> R
         response.headers_mut().insert(header::DATE, date);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_in_what_debug_prints() {
+        let settings = Settings::default();
+        let secrets = [
+            settings.organisations[0].application_tokens[0].as_str(),
+            settings.users[0].password_sha1.as_str(),
+            settings.applications[0].secret.as_str(),
+            settings.wyvern.users[0].password.as_str(),
+            settings.oauth2.consents[0].refresh_token.as_str(),
+            settings.odd.password.as_str(),
+            "guards nothing",
+        ];
+        let settings_text = format!("{settings:?}");
+        let control = format!("{:?}", Control::new(settings.clone(), Clock::system()));
+        assert!(control.contains("sandbox-tenant") && settings_text.contains("sandbox-tenant"));
+        for secret in secrets {
+            assert!(!settings_text.contains(secret) && !control.contains(secret), "{secret}");
+        }
+    }
 }

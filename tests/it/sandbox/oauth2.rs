@@ -10,6 +10,8 @@ use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 use std::time::Duration;
 use token_broker::sandbox::{Client, Expiry, Grant, Method, OAuth2, Refresh, Route, Settings};
+use token_broker::secret::AccessToken;
+use token_broker::token::Fingerprint;
 use url::form_urlencoded::byte_serialize;
 
 const TOKEN: &str = "/oauth2/token";
@@ -221,6 +223,17 @@ async fn the_protected_route_takes_a_token_until_it_is_over() {
     assert!(header(&over, "www-authenticate").unwrap().contains("error=\"invalid_token\""));
     assert_eq!(sandbox.control.counters().of(Route::Oauth2Protected).total, 3);
     assert_eq!(sandbox.control.counters().of(Route::Oauth2Token).with_status(200), 1);
+}
+
+#[tokio::test]
+async fn a_rejected_token_is_refused_and_a_new_one_works() {
+    let sandbox = Running::start().await;
+    let first = text_at(&granted(sandbox.token(&[CREDENTIALS]).await).await, "access_token");
+    let second = text_at(&granted(sandbox.token(&[CREDENTIALS]).await).await, "access_token");
+    let fingerprint = Fingerprint::of(&AccessToken::new(first.clone()));
+    sandbox.control.reject_token(&fingerprint.to_string());
+    assert_eq!(sandbox.get(RESOURCE, &first).await.status(), 401);
+    assert_eq!(sandbox.get(RESOURCE, &second).await.status(), 200);
 }
 
 #[tokio::test]
