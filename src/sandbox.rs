@@ -8,9 +8,9 @@
 //! | `oauth2` | `/oauth2/…` | RFC 6749, 7523, 8693 and 8707, read strictly |
 //! | `odd` | `/odd/{shape}/…` | the odd shapes of many others, one path each |
 //!
-//! All share one address, one clock, which stamps `iat`, `exp` and every `Date`, and what [`Control`] and `/_control` do:
-//! faults for one part of an API ([`Route`]) or one emnify organisation, counters of the same, rejected tokens, a reset.
-//! emnify's lockout and its limit of logins are its own.
+//! All share one address, one clock, which stamps `iat`, `exp` and every `Date`, and what [`Control`] and `/_control`
+//! do: faults for one part of an API ([`Route`]) or one emnify organisation, counters of the same, rejected tokens, a
+//! reset. emnify's lockout and its limit of logins are its own.
 //!
 //! Promises that nothing outlives [`Sandbox::run`]: it owns every connection and ends them all. Must not be used for
 //! anything of value: its secrets are known to everybody. Knows nothing of the broker.

@@ -1,7 +1,7 @@
 //! Opaque refresh tokens, which know from which they come. Pure.
 //!
-//! A token that was used up and comes again was stolen, or an answer was lost; the server can't tell, so all tokens that
-//! come from the same first one end (RFC 9700 §4.14.2).
+//! A token that was used up and comes again was stolen, or an answer was lost; the server can't tell, so all tokens
+//! that come from the same first one end (RFC 9700 §4.14.2).
 
 use std::collections::VecDeque;
 use std::fmt;

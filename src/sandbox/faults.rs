@@ -73,7 +73,8 @@ impl Route {
 /// Which requests a fault is for. `default()` means all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Scope {
-    /// Those of one organisation of the simulated emnify: by the application token, or by `esc.org` of the bearer token.
+    /// Those of one organisation of the simulated emnify: by the application token, or by `esc.org` of the bearer
+    /// token.
     pub organisation: Option<u64>,
     /// Those of one part of an API.
     pub route: Option<Route>,
@@ -94,7 +95,8 @@ pub enum Fault {
     Raw(Bytes),
     /// No answer until the faults are cleared; then the real one.
     Hang,
-    /// A login at the simulated emnify gets the token of the login before it, as long as that lives for more than so long.
+    /// A login at the simulated emnify gets the token of the login before it, as long as that lives for more than so
+    /// long.
     SameToken(Duration),
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Somebody who logs in with a password that is sent as it is. Users of the simulated emnify are [`User`](super::User)s.
+/// Somebody who logs in with a password that is sent as it is. Users of the simulated emnify are
+/// [`User`](super::User)s.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     /// Often an e-mail address.

@@ -8,8 +8,8 @@
 //! *Grants*: `client_credentials`, `refresh_token` (used up or kept, [`Refresh`]; a used one that comes again ends its
 //! family), `password`, `urn:ietf:params:oauth:grant-type:jwt-bearer` (RFC 7523 §2.1, without or with client
 //! authentication) and `urn:ietf:params:oauth:grant-type:token-exchange` (RFC 8693, of tokens of this server).
-//! *Clients* authenticate by Basic, in the body, or with `private_key_jwt` (RFC 7523 §2.2): exactly one way per request,
-//! and one that the client may use. `scope`, `audience` and `resource` (RFC 8707) end up in the JWT.
+//! *Clients* authenticate by Basic, in the body, or with `private_key_jwt` (RFC 7523 §2.2): exactly one way per
+//! request, and one that the client may use. `scope`, `audience` and `resource` (RFC 8707) end up in the JWT.
 //!
 //! Answers and errors are those of RFC 6749 §5. Of what RFCs leave open, the strict reading was taken: a repeated
 //! parameter is refused (but `resource`, and `audience` in an exchange, which may repeat), assertions need a `jti` to

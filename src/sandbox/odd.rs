@@ -20,10 +20,11 @@
 //! | `companion` | `instance_url` has to travel with the opaque token; no expiry | Salesforce |
 //! | `header-key` | `GET`, with the secret in `X-Api-Key` | IBM Envizi |
 //!
-//! The credentials are `client_id` and `client_secret`, as JSON or as a form; `header-key` wants the secret alone. Lives
-//! an hour where nothing else is said. Tokens are opaque unless they are said to be JWTs, so that what the body says of
-//! their end is all there is. `GET /odd/{shape}/resource` is protected by `Authorization: Bearer`, and for `pair` by
-//! `X-Api-Key` and `X-Token`. Names and values of members are the originals' where they are known; refusals are made up.
+//! The credentials are `client_id` and `client_secret`, as JSON or as a form; `header-key` wants the secret alone.
+//! Lives an hour where nothing else is said. Tokens are opaque unless they are said to be JWTs, so that what the body
+//! says of their end is all there is. `GET /odd/{shape}/resource` is protected by `Authorization: Bearer`, and for
+//! `pair` by `X-Api-Key` and `X-Token`. Names and values of members are the originals' where they are known; refusals
+//! are made up.
 
 mod shape;
 

@@ -1,5 +1,5 @@
-//! What every request of a simulated API runs through: [`pass`] finds out whose request it is, lets the faults that were
-//! set for it happen, counts it, and gives it one moment in time, so that `iat` and `Date` agree to the second.
+//! What every request of a simulated API runs through: [`pass`] finds out whose request it is, lets the faults that
+//! were set for it happen, counts it, and gives it one moment in time, so that `iat` and `Date` agree to the second.
 
 use super::connection::{Order, Peer};
 use super::control::Control;

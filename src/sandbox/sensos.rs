@@ -5,8 +5,8 @@
 //! | `POST /sensos/v1/applications/token` | JSON `tenantId`, `applicationId`, `applicationSecret` → `accessToken`, `expiresIn` |
 //! | `GET /sensos/v1/devices` | protected |
 //!
-//! The documentation names two lives (a day and ten hours) and one 401, which stands for a failed exchange and for a bad
-//! token alike. The claims, the answer to a malformed exchange and the protected route are made up.
+//! The documentation names two lives (a day and ten hours) and one 401, which stands for a failed exchange and for a
+//! bad token alike. The claims, the answer to a malformed exchange and the protected route are made up.
 
 use super::bearer::claims;
 use super::control::Control;

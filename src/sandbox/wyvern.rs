@@ -8,8 +8,8 @@
 //!
 //! The refresh route is invented: the documentation says that there is one and not where. What a refresh token is worth
 //! is a setting ([`Refresh`]), and how long it lives is made up. So are the claims, the envelope of errors, and all of
-//! their texts but the one about the missing bearer token. The real access token is RS256 with a `kid`; this one is HS256
-//! with a `kid`, as is the refresh token.
+//! their texts but the one about the missing bearer token. The real access token is RS256 with a `kid`; this one is
+//! HS256 with a `kid`, as is the refresh token.
 
 use super::bearer::claims;
 use super::control::Control;

@@ -53,8 +53,8 @@ pub enum Refresh {
 }
 
 impl User {
-    /// `sandbox-user@example.com` with the password `sandbox-password`, of organisation 1, who may switch to 2 and needs
-    /// no second factor.
+    /// `sandbox-user@example.com` with the password `sandbox-password`, of organisation 1, who may switch to 2 and
+    /// needs no second factor.
     pub(in crate::sandbox) fn demo() -> Self {
         Self {
             username: "sandbox-user@example.com".to_owned(),
