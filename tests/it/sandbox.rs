@@ -17,8 +17,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 use token_broker::clock::Clock;
 use token_broker::sandbox::{ApiKey, Control, Fault, Limits, Organisation, RetryAfter, Sandbox, Scope, Settings};
-use token_broker::secret::AccessToken;
-use token_broker::token::Fingerprint;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use url::form_urlencoded;
@@ -389,28 +387,6 @@ async fn every_answer_has_the_date_of_the_sandboxs_clock() {
         let off = date(&response) - seconds(sandbox.control.now());
         assert!((-1..=0).contains(&off), "{path}: {off}");
     }
-}
-
-#[tokio::test]
-async fn a_rejected_jwt_gets_401_and_a_new_one_works() {
-    let sandbox = Running::start().await;
-    let (first, second) = (sandbox.jwt(TOKEN_1).await, sandbox.jwt(TOKEN_1).await);
-    let fingerprint = Fingerprint::of(&AccessToken::new(first.clone()));
-    sandbox.control.reject_token(&fingerprint.to_string());
-    let response = sandbox.endpoints(&first).await;
-    assert_gateway_401(response, "token is revoked").await;
-    assert_eq!(sandbox.endpoints(&second).await.status(), 200);
-}
-
-#[tokio::test]
-async fn all_jwts_of_an_organisation_can_be_rejected() {
-    let sandbox = Running::start().await;
-    let (own, other) = (sandbox.jwt(TOKEN_1).await, sandbox.jwt(TOKEN_2).await);
-    assert_eq!(sandbox.control.reject_organisation(1), 1);
-    assert_eq!(sandbox.endpoints(&own).await.status(), 401);
-    assert_eq!(sandbox.endpoints(&other).await.status(), 200);
-    let new = sandbox.jwt(TOKEN_1).await;
-    assert_eq!(sandbox.endpoints(&new).await.status(), 200);
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use super::{Running, TOKEN_1, TOKEN_2, assert_gateway_401, body, claims, header, seconds, text_at};
 use serde_json::json;
 use token_broker::sandbox::Settings;
+use token_broker::secret::AccessToken;
+use token_broker::token::Fingerprint;
 
 #[tokio::test]
 async fn a_good_jwt_lists_the_endpoints_of_its_organisation() {
@@ -86,4 +88,26 @@ async fn a_call_without_a_bearer_gets_401() {
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 401);
     assert_eq!(body(response).await, json!({ "message": "Unauthorized" }));
+}
+
+#[tokio::test]
+async fn a_rejected_jwt_gets_401_and_a_new_one_works() {
+    let sandbox = Running::start().await;
+    let (first, second) = (sandbox.jwt(TOKEN_1).await, sandbox.jwt(TOKEN_1).await);
+    let fingerprint = Fingerprint::of(&AccessToken::new(first.clone()));
+    sandbox.control.reject_token(&fingerprint.to_string());
+    let response = sandbox.endpoints(&first).await;
+    assert_gateway_401(response, "token is revoked").await;
+    assert_eq!(sandbox.endpoints(&second).await.status(), 200);
+}
+
+#[tokio::test]
+async fn all_jwts_of_an_organisation_can_be_rejected() {
+    let sandbox = Running::start().await;
+    let (own, other) = (sandbox.jwt(TOKEN_1).await, sandbox.jwt(TOKEN_2).await);
+    assert_eq!(sandbox.control.reject_organisation(1), 1);
+    assert_eq!(sandbox.endpoints(&own).await.status(), 401);
+    assert_eq!(sandbox.endpoints(&other).await.status(), 200);
+    let new = sandbox.jwt(TOKEN_1).await;
+    assert_eq!(sandbox.endpoints(&new).await.status(), 200);
 }
