@@ -1,28 +1,48 @@
 //! Simulated upstreams over HTTP, for the tests and the `dev` command; the feature `sandbox` builds them in.
 //!
-//! The simulated emnify keeps to its documentation and to recorded traffic, down to the order of the claims; the
-//! official SDK works against it unchanged. Faults are set per organisation, over `/_control` or by a [`Control`]. It
-//! keeps its own clock, which stamps `iat`, `exp` and every `Date`.
+//! | simulator | paths | after |
+//! |---|---|---|
+//! | `emnify` | `/api/v1/…` | documentation and recorded traffic, down to the order of the claims; the official SDK works unchanged |
+//! | `sensos` | `/sensos/…` | documentation |
+//! | `wyvern` | `/wyvern/…` | documentation; the refresh route is invented |
+//! | `oauth2` | `/oauth2/…` | RFC 6749, 7523, 8693 and 8707, read strictly |
+//! | `odd` | `/odd/{shape}/…` | the odd shapes of many others, one path each |
+//!
+//! All share one address, one clock, which stamps `iat`, `exp` and every `Date`, and what [`Control`] and `/_control`
+//! do: faults for one part of an API ([`Route`]) or one emnify organisation, counters of the same, rejected tokens, a
+//! reset. emnify's lockout and its limit of logins are its own.
 //!
 //! Promises that nothing outlives [`Sandbox::run`]: it owns every connection and ends them all. Must not be used for
 //! anything of value: its secrets are known to everybody. Knows nothing of the broker.
 
+mod bearer;
 mod connection;
 mod control;
 mod counters;
 mod emnify;
+mod families;
 mod faults;
 mod issued;
 mod jwt;
 mod limits;
+mod login;
+mod oauth2;
+mod odd;
+mod pass;
+mod sensos;
 mod world;
+mod wyvern;
 
 pub use control::Control;
 pub use counters::{Calls, Counters};
 pub use emnify::{Organisation, Refresh, User};
 pub use faults::{Answer, Cut, CutAt, CutBy, Fault, Route, Scope};
 pub use limits::{Limits, RetryAfter};
+pub use login::Login;
+pub use oauth2::{BadKey, Client, Consent, Expiry, Grant, Method, OAuth2};
+pub use sensos::Application;
 pub use world::ApiKey;
+pub use wyvern::Wyvern;
 
 use crate::clock::Clock;
 use axum::Router;
@@ -56,6 +76,14 @@ pub struct Settings {
     pub management: Management,
     /// What a refresh token is worth.
     pub refresh: Refresh,
+    /// Who exchanges at the simulated Sensos.
+    pub applications: Vec<Application>,
+    /// The simulated Wyvern.
+    pub wyvern: Wyvern,
+    /// The simulated authorization server.
+    pub oauth2: OAuth2,
+    /// Whose credentials the odd shapes take: the name is `client_id`, the password `client_secret`.
+    pub odd: Login,
     /// What JWTs are signed with. The same in every sandbox unless set, so that tokens outlive a restart.
     pub signing_key: Vec<u8>,
     /// More connections than this wait to be accepted.
@@ -73,7 +101,15 @@ pub enum Management {
 }
 
 impl Default for Settings {
-    /// Two organisations, with the two lifetimes that were seen at emnify.
+    /// Two organisations, with the two lifetimes that were seen at emnify, and somebody at each simulator:
+    ///
+    /// | simulator | who |
+    /// |---|---|
+    /// | `emnify` | application tokens `sandbox-application-token-1` and `-2`; the user below, with the password as SHA-1 and no second factor |
+    /// | `sensos` | tenants `sandbox-tenant`, `sandbox-tenant-ten-hours`, `sandbox-tenant-mismatch`; application `sandbox-application`, secret `sandbox-application-secret` |
+    /// | `wyvern` | user `sandbox-user@example.com`, password `sandbox-password` |
+    /// | `oauth2` | client `sandbox-client`, secret `sandbox-client-secret`, scopes `read` and `write`; the same user; refresh token `sandbox-refresh-token` |
+    /// | `odd` | the same client |
     fn default() -> Self {
         let four_hours = Duration::from_secs(14_400);
         let a_week = Duration::from_secs(604_800);
@@ -82,11 +118,15 @@ impl Default for Settings {
                 Organisation::new(1, "Sandbox One", "sandbox-application-token-1", four_hours),
                 Organisation::new(2, "Sandbox Two", "sandbox-application-token-2", a_week),
             ],
-            users: Vec::new(),
+            users: vec![User::demo()],
             limits: Limits::default(),
             api_key: ApiKey::default(),
             management: Management::default(),
             refresh: Refresh::default(),
+            applications: Application::demo(),
+            wyvern: Wyvern::default(),
+            oauth2: OAuth2::default(),
+            odd: odd::demo(),
             signing_key: b"the sandbox guards nothing".to_vec(),
             max_connections: 1_024,
         }
@@ -102,6 +142,10 @@ impl fmt::Debug for Settings {
             .field("api_key", &self.api_key)
             .field("management", &self.management)
             .field("refresh", &self.refresh)
+            .field("applications", &self.applications)
+            .field("wyvern", &self.wyvern)
+            .field("oauth2", &self.oauth2)
+            .field("odd", &self.odd)
             .field("max_connections", &self.max_connections)
             .finish_non_exhaustive()
     }
@@ -168,9 +212,17 @@ impl Sandbox {
 }
 
 fn router(control: &Control) -> Router {
+    let apis = Router::new()
+        .merge(emnify::router(control))
+        .merge(sensos::router(control))
+        .merge(wyvern::router(control))
+        .merge(oauth2::router(control))
+        .merge(odd::router(control))
+        .fallback(emnify::no_such_resource)
+        .layer(from_fn_with_state(control.clone(), pass::pass));
     Router::new()
         .nest("/_control", control::routes::router(control.clone()))
-        .merge(emnify::router(control))
+        .merge(apis)
         .layer(from_fn_with_state(control.clone(), date))
 }
 
@@ -183,4 +235,29 @@ async fn date(State(control): State<Control>, request: Request, next: Next) -> R
         response.headers_mut().insert(header::DATE, date);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_in_what_debug_prints() {
+        let settings = Settings::default();
+        let secrets = [
+            settings.organisations[0].application_tokens[0].as_str(),
+            settings.users[0].password_sha1.as_str(),
+            settings.applications[0].secret.as_str(),
+            settings.wyvern.users[0].password.as_str(),
+            settings.oauth2.consents[0].refresh_token.as_str(),
+            settings.odd.password.as_str(),
+            "guards nothing",
+        ];
+        let settings_text = format!("{settings:?}");
+        let control = format!("{:?}", Control::new(settings.clone(), Clock::system()));
+        assert!(control.contains("sandbox-tenant") && settings_text.contains("sandbox-tenant"));
+        for secret in secrets {
+            assert!(!settings_text.contains(secret) && !control.contains(secret), "{secret}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use super::emnify::{Organisation, Status, Wanted, create_application_token};
 use super::faults::{Fault, Met, Route, Scope, Times};
 use super::issued::Owner;
 use super::limits::Limits;
+use super::oauth2::{Client, grant_refresh_token, revoke_refresh_tokens};
 use super::world::World;
 use crate::clock::{Clock, Now};
 use axum::http::StatusCode;
@@ -25,8 +26,8 @@ struct Shared {
     world: Mutex<World>,
     /// Changes when the faults are cleared.
     cleared: watch::Sender<()>,
-    /// How many authenticate calls have arrived.
-    authenticate_calls: watch::Sender<u64>,
+    /// Changes when a call has arrived and was counted.
+    arrived: watch::Sender<()>,
 }
 
 impl Control {
@@ -36,7 +37,7 @@ impl Control {
             clock,
             world: Mutex::new(world),
             cleared: watch::Sender::new(()),
-            authenticate_calls: watch::Sender::new(0),
+            arrived: watch::Sender::new(()),
         }))
     }
 
@@ -63,7 +64,6 @@ impl Control {
         let mut world = self.world();
         *world = World::new(world.settings.clone(), self.0.clock.now().wall);
         self.0.cleared.send_replace(());
-        self.0.authenticate_calls.send_replace(0);
     }
 
     /// What was asked so far.
@@ -73,9 +73,16 @@ impl Control {
 
     /// Waits until so many authenticate calls have arrived since the start or the last reset. Give it a time limit.
     pub async fn authenticate_calls_reach(&self, calls: u64) {
-        let mut arrived = self.0.authenticate_calls.subscribe();
-        // The sender lives in `self`, so this can't fail.
-        drop(arrived.wait_for(|arrived| *arrived >= calls).await);
+        self.calls_reach(Route::Authenticate, calls).await;
+    }
+
+    /// The same of any part of the APIs.
+    pub async fn calls_reach(&self, route: Route, calls: u64) {
+        let mut arrived = self.0.arrived.subscribe();
+        while self.world().counters.of(route).total < calls {
+            // The sender lives in `self`, so this can't fail.
+            drop(arrived.changed().await);
+        }
     }
 
     /// The time of day by the sandbox's clock, with the skew that everybody meets.
@@ -146,6 +153,24 @@ impl Control {
         world.mint(owner, None, at)
     }
 
+    /// Adds a client to the simulated authorization server, or replaces the one with its id. Forgotten by
+    /// [`Self::reset`].
+    pub fn add_client(&self, client: Client) {
+        self.world().oauth2.add(client);
+    }
+
+    /// A refresh token of the simulated authorization server, as if this person had given consent to this client.
+    /// `None` where there is no such client.
+    pub fn grant_refresh_token(&self, client: &str, subject: &str) -> Option<String> {
+        let at = self.now();
+        grant_refresh_token(&mut self.world(), client, subject, None, at)
+    }
+
+    /// Ends all refresh tokens of a client of the simulated authorization server; says how many they are.
+    pub fn revoke_refresh_tokens(&self, client: &str) -> usize {
+        revoke_refresh_tokens(&mut self.world(), client)
+    }
+
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.0.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,8 +188,7 @@ impl Control {
         let at_ms = unix_ms(self.0.clock.now().wall);
         let mut world = self.world();
         let met = world.arrived(route, organisation, at_ms);
-        let total = world.counters.authenticate.total;
-        self.0.authenticate_calls.send_replace(total);
+        self.0.arrived.send_replace(());
         (met, self.0.cleared.subscribe())
     }
 

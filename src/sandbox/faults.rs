@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// The parts of the simulated API.
+/// The parts of the simulated APIs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Route {
@@ -16,16 +16,67 @@ pub enum Route {
     Authenticate,
     /// `/api/v1/application_token` and below.
     ApplicationToken,
-    /// `GET /api/v1/endpoint`: the protected route.
+    /// `GET /api/v1/endpoint`: emnify's protected route.
     Endpoint,
+    /// `POST /sensos/v1/applications/token`.
+    SensosToken,
+    /// Everything else below `/sensos`.
+    SensosProtected,
+    /// `POST /wyvern/1.0/auth/token` and `/wyvern/token`.
+    WyvernToken,
+    /// `POST /wyvern/1.0/auth/token/refresh`.
+    WyvernRefresh,
+    /// Everything else below `/wyvern`.
+    WyvernProtected,
+    /// `POST /oauth2/token`.
+    Oauth2Token,
+    /// Everything else below `/oauth2`.
+    Oauth2Protected,
+    /// `/odd/{shape}/token`.
+    OddToken,
+    /// `/odd/{shape}/refresh`.
+    OddRefresh,
+    /// Everything else below `/odd`.
+    OddProtected,
+}
+
+impl Route {
+    /// Which part of which API a path belongs to.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        let (simulator, rest) = path.strip_prefix('/')?.split_once('/')?;
+        Some(match (simulator, rest) {
+            ("api", rest) => return Self::of_emnify(rest),
+            ("sensos", "v1/applications/token") => Self::SensosToken,
+            ("sensos", _) => Self::SensosProtected,
+            ("wyvern", "1.0/auth/token" | "token") => Self::WyvernToken,
+            ("wyvern", "1.0/auth/token/refresh") => Self::WyvernRefresh,
+            ("wyvern", _) => Self::WyvernProtected,
+            ("oauth2", "token") => Self::Oauth2Token,
+            ("oauth2", _) => Self::Oauth2Protected,
+            ("odd", rest) if rest.ends_with("/token") => Self::OddToken,
+            ("odd", rest) if rest.ends_with("/refresh") => Self::OddRefresh,
+            ("odd", _) => Self::OddProtected,
+            (_, _) => return None,
+        })
+    }
+
+    fn of_emnify(rest: &str) -> Option<Self> {
+        match rest.strip_prefix("v1/")?.split('/').next()? {
+            "authenticate" => Some(Self::Authenticate),
+            "application_token" => Some(Self::ApplicationToken),
+            "endpoint" => Some(Self::Endpoint),
+            _ => None,
+        }
+    }
 }
 
 /// Which requests a fault is for. `default()` means all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Scope {
-    /// Those of one organisation: by the application token, or by `esc.org` of the bearer token.
+    /// Those of one organisation of the simulated emnify: by the application token, or by `esc.org` of the bearer
+    /// token.
     pub organisation: Option<u64>,
-    /// Those of one part of the API.
+    /// Those of one part of an API.
     pub route: Option<Route>,
 }
 
@@ -44,7 +95,8 @@ pub enum Fault {
     Raw(Bytes),
     /// No answer until the faults are cleared; then the real one.
     Hang,
-    /// A login gets the token of the login before it, as long as that lives for more than so long.
+    /// A login at the simulated emnify gets the token of the login before it, as long as that lives for more than so
+    /// long.
     SameToken(Duration),
 }
 
@@ -105,7 +157,7 @@ impl Scope {
         Self { organisation: Some(id), route: None }
     }
 
-    /// Only those for this part of the API.
+    /// Only those for this part of an API.
     #[must_use]
     pub fn on(self, route: Route) -> Self {
         Self { route: Some(route), ..self }
@@ -261,6 +313,31 @@ mod tests {
 
     fn answer(faults: &mut Faults, organisation: u64) -> Option<Fault> {
         faults.take(Some(organisation), LOGIN).answer
+    }
+
+    #[test]
+    fn a_path_belongs_to_one_part_of_one_api() {
+        for (path, route) in [
+            ("/api/v1/authenticate/workspace", Some(Route::Authenticate)),
+            ("/api/v1/endpoint", Some(Route::Endpoint)),
+            ("/api/v2/endpoint", None),
+            ("/sensos/v1/applications/token", Some(Route::SensosToken)),
+            ("/sensos/v1/devices", Some(Route::SensosProtected)),
+            ("/wyvern/token", Some(Route::WyvernToken)),
+            ("/wyvern/1.0/auth/token", Some(Route::WyvernToken)),
+            ("/wyvern/1.0/auth/token/refresh", Some(Route::WyvernRefresh)),
+            ("/wyvern/1.0/images", Some(Route::WyvernProtected)),
+            ("/oauth2/token", Some(Route::Oauth2Token)),
+            ("/oauth2/resource", Some(Route::Oauth2Protected)),
+            ("/odd/nested/token", Some(Route::OddToken)),
+            ("/odd/rotating/refresh", Some(Route::OddRefresh)),
+            ("/odd/nested/resource", Some(Route::OddProtected)),
+            ("/elsewhere/token", None),
+            ("/", None),
+            ("*", None),
+        ] {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac, digest::KeyInit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Sha384, Sha512};
+use sha2::{Sha256, Sha384, Sha512};
 use std::fmt;
 use std::time::Duration;
 
@@ -116,6 +116,10 @@ impl Key {
         }
     }
 
+    pub(super) fn hs256(&self, signed: &str) -> Hmac<Sha256> {
+        keyed::<Hmac<Sha256>>(&self.0).chain_update(signed)
+    }
+
     fn hs384(&self, signed: &str) -> Hmac<Sha384> {
         keyed::<Hmac<Sha384>>(&self.0).chain_update(signed)
     }
@@ -154,11 +158,11 @@ fn json(claims: &Claims) -> String {
     serde_json::to_string(claims).expect("plain data")
 }
 
-fn encode(bytes: impl AsRef<[u8]>) -> String {
+pub(super) fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
+pub(super) fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
     URL_SAFE_NO_PAD.decode(part).or(Err(Refusal::Encoding))
 }
 

@@ -7,6 +7,8 @@ use super::faults::{Faults, Met, Route};
 use super::issued::{Issued, Owner};
 use super::jwt::{Claims, Key, Refusal};
 use super::limits::{Limits, Lockout, Window};
+use super::oauth2::{self, Consent, Server};
+use super::odd::Odd;
 use axum::http::HeaderValue;
 use sha2::{Digest as _, Sha384};
 use std::collections::HashMap;
@@ -38,6 +40,8 @@ pub(super) struct World {
     pub(super) counters: Counters,
     pub(super) limits: Limits,
     pub(super) issued: Issued,
+    pub(super) oauth2: Server,
+    pub(super) odd: Odd,
     lockouts: HashMap<Account, Lockout>,
     windows: HashMap<IpAddr, Window>,
     minted: u64,
@@ -45,7 +49,8 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(settings: Settings, at: SystemTime) -> Self {
-        Self {
+        let consents = settings.oauth2.consents.clone();
+        let mut world = Self {
             key: Key::new(&settings.signing_key),
             accounts: Accounts::new(&settings.organisations, at),
             users: Users::new(&settings.users),
@@ -53,11 +58,17 @@ impl World {
             counters: Counters::default(),
             limits: settings.limits,
             issued: Issued::default(),
+            oauth2: Server::new(&settings.oauth2),
+            odd: Odd::default(),
             lockouts: HashMap::new(),
             windows: HashMap::new(),
             minted: 0,
             settings,
+        };
+        for Consent { client, subject, refresh_token } in consents {
+            oauth2::grant_refresh_token(&mut world, &client, &subject, Some(refresh_token), at);
         }
+        world
     }
 
     /// What a request that has just arrived meets.
@@ -129,6 +140,12 @@ impl World {
         };
         self.minted += 1;
         Some(self.key.sign(&claims))
+    }
+
+    /// A number that was not given before.
+    pub(super) fn number(&mut self) -> u64 {
+        self.minted += 1;
+        self.minted
     }
 
     /// The claims of a token that is good for this purpose now.

@@ -1,6 +1,7 @@
 //! The control API, `/_control`: what [`Control`] can do, as JSON over HTTP. Not counted and not subject to faults.
 
 use super::Control;
+use crate::sandbox::Client;
 use crate::sandbox::counters::Counters;
 use crate::sandbox::faults::{Answer, Cut, CutAt, CutBy, Fault, Route, Scope, Times};
 use crate::sandbox::limits::{Limits, RetryAfter};
@@ -26,6 +27,8 @@ pub(in crate::sandbox) fn router(control: Control) -> Router {
         .route("/revoke", post(revoke))
         .route("/reject", post(reject))
         .route("/mint", post(mint))
+        .route("/client", post(client))
+        .route("/refresh_token", post(refresh_token))
         .route("/limits", put(limits))
         .route("/counters", get(counters))
         .route("/reset", post(reset))
@@ -154,12 +157,15 @@ async fn reset(State(control): State<Control>) -> StatusCode {
 enum Revoke {
     ApplicationTokenId(u64),
     Organisation(u64),
+    /// All refresh tokens of a client of the authorization server.
+    RefreshTokensOf(String),
 }
 
 async fn revoke(State(control): State<Control>, Json(what): Json<Revoke>) -> Result<StatusCode, Wrong> {
     let revoked = match what {
         Revoke::ApplicationTokenId(id) => control.revoke_application_token(id),
         Revoke::Organisation(id) => control.revoke_organisation(id),
+        Revoke::RefreshTokensOf(client) => control.revoke_refresh_tokens(&client) > 0,
     };
     let no_content = revoked.then_some(StatusCode::NO_CONTENT);
     no_content.ok_or_else(unknown)
@@ -191,6 +197,43 @@ struct Mint {
 async fn mint(State(control): State<Control>, Json(mint): Json<Mint>) -> Result<Json<Value>, Wrong> {
     let jwt = control.mint(mint.organisation).ok_or_else(unknown)?;
     Ok(Json(json!({ "auth_token": jwt })))
+}
+
+/// `POST /_control/client`: a client of the authorization server. No `Debug`: it holds a secret.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewClient {
+    id: String,
+    secret: Option<String>,
+    /// PEM.
+    public_key: Option<String>,
+    #[serde(default)]
+    scopes: Vec<String>,
+}
+
+async fn client(State(control): State<Control>, Json(new): Json<NewClient>) -> Result<StatusCode, Wrong> {
+    let scopes: Vec<&str> = new.scopes.iter().map(String::as_str).collect();
+    let mut client = Client::new(new.id).scopes(&scopes);
+    if let Some(secret) = new.secret {
+        client = client.secret(secret);
+    }
+    if let Some(pem) = new.public_key {
+        client = client.key(&pem).map_err(|bad| wrong(&bad.to_string()))?;
+    }
+    control.add_client(client);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Consent {
+    client: String,
+    subject: String,
+}
+
+async fn refresh_token(State(control): State<Control>, Json(consent): Json<Consent>) -> Result<Json<Value>, Wrong> {
+    let text = control.grant_refresh_token(&consent.client, &consent.subject).ok_or_else(unknown)?;
+    Ok(Json(json!({ "refresh_token": text })))
 }
 
 /// What is left out stays as it is.

@@ -52,6 +52,21 @@ pub enum Refresh {
     Rotated,
 }
 
+impl User {
+    /// `sandbox-user@example.com` with the password `sandbox-password`, of organisation 1, who may switch to 2 and
+    /// needs no second factor.
+    pub(in crate::sandbox) fn demo() -> Self {
+        Self {
+            username: "sandbox-user@example.com".to_owned(),
+            password_sha1: "5a865b283355bd440b4efeb674bb731e75dd56f8".to_owned(),
+            organisation: 1,
+            workspaces: vec![1, 2],
+            code: None,
+            trusted_devices: Vec::new(),
+        }
+    }
+}
+
 impl fmt::Debug for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("User")
