@@ -20,6 +20,8 @@ pub struct Fields {
     pub secrets: BTreeMap<String, LongLivedSecret>,
     /// Its parameters, defaults not filled in.
     pub parameters: BTreeMap<String, String>,
+    /// What is added to the body of requests that allow it.
+    pub extra: BTreeMap<String, String>,
 }
 
 /// Exchanges the credential of one Workspace as its recipe says.
@@ -51,7 +53,7 @@ pub struct Upstream {
 impl Exchange {
     /// The exchange of one Workspace. All that can be wrong with its fields shows here.
     pub fn new(upstream: Arc<Upstream>, recipe: Arc<Recipe>, fields: Fields) -> Result<Self, Error> {
-        let _ = (upstream, fields);
+        drop((upstream, fields));
         Ok(Self { recipe })
     }
 }

@@ -50,8 +50,8 @@ pub enum Presence {
     Required,
     /// Templates that use it as `{name?}` are left out without it.
     Optional,
-    /// This stands in for it. Parameters only: no secret has a default.
-    Default(String),
+    /// This stands in for it; it may use `endpoint` and nothing else. Parameters only: no secret has a default.
+    Default(Template),
 }
 
 /// One request, and how its answer is read.
@@ -72,12 +72,13 @@ pub struct Refresh {
     pub single_use: bool,
 }
 
-/// What is sent.
+/// What is sent. Besides fields, each template may use `endpoint`: the URL of this very request, without its query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The method.
     pub method: Method,
-    /// Behind the upstream's base URL, from its first `/` on. Parameters only; each is percent-encoded as one segment.
+    /// Behind the upstream's base URL, from its first `/` on; empty for the base URL itself, without a `/` at its end.
+    /// Parameters only; each is percent-encoded as one segment, but for those with the filter `path`.
     pub path: Template,
     /// The query. Parameters only.
     pub query: Vec<(String, Template)>,
@@ -89,6 +90,9 @@ pub struct Request {
     pub body: Body,
     /// A JWT that is signed for this request; templates call it `assertion`.
     pub assertion: Option<Assertion>,
+    /// Whether the extra parameters of the Workspace are added to the body (RFC 6749 §8.2). None may have a name that
+    /// the body has already.
+    pub extra: bool,
 }
 
 /// The method of a request.
@@ -171,6 +175,9 @@ pub struct Answer {
     pub failures: Vec<Rule>,
     /// Where the token is.
     pub token: Source,
+    /// Where the answer names the scheme of the token (`token_type`). Another than that of the presentation, compared
+    /// without case, is malformed; none, or null, is taken for it.
+    pub scheme: Option<Path>,
     /// Where a refresh token is, if one is given.
     pub refresh_token: Option<Path>,
     /// What says how long the token lives: the earliest of those that are present.

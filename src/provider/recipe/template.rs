@@ -1,4 +1,4 @@
-//! Texts with places for fields: `{name}`, `{name?}`, `{name|sha1-hex}`, `{name|number}`; `{{` and `}}` are braces.
+//! Texts with places for fields: `{name}`, `{name?}`, `{name|sha1-hex}`, `{name|number}`, `{name|path}`; `{{` and `}}` are braces.
 //!
 //! A template is checked when it is made, so that expanding it can only fail for want of a field.
 
@@ -31,6 +31,8 @@ pub enum Part {
 pub enum Filter {
     /// SHA-1 in lower-case hex (emnify's passwords).
     Sha1Hex,
+    /// A path of several segments, from its `/` on, as it stands. In the path of a request only.
+    Path,
     /// A JSON number instead of a text. The whole template then is this one place, in a JSON body.
     Number,
 }
@@ -45,7 +47,7 @@ pub enum Error {
     #[error("has a place whose name is not of a-z, 0-9 and '_'")]
     Name,
     /// No filter of this name.
-    #[error("has a filter that is neither sha1-hex nor number")]
+    #[error("has a filter that is none of sha1-hex, number and path")]
     Filter,
     /// A number beside other text.
     #[error("has a number beside other text")]
