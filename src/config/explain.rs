@@ -32,7 +32,7 @@ fn explain_upstream(upstream: &Upstream, workspaces: u32) -> Vec<String> {
         format!(
             "upstream {} ({}, {}): Workspaces: {workspaces}",
             upstream.name,
-            upstream.kind.as_str(),
+            upstream.kind.name,
             upstream.base_url
         ),
         format!(
