@@ -137,7 +137,12 @@ impl Roster {
     }
 
     /// The client of an upstream: the one that there is, unless it is to be reached in another way.
-    fn reach(&self, position: usize, upstream: &Upstream, changes: &Changes) -> Result<Arc<exchange::Upstream>, Problem> {
+    fn reach(
+        &self,
+        position: usize,
+        upstream: &Upstream,
+        changes: &Changes,
+    ) -> Result<Arc<exchange::Upstream>, Problem> {
         let made = self.reached.get(&upstream.name).filter(|_| !is_reached_anew(changes, &upstream.name));
         made.map_or_else(|| reached(position, upstream).map(Arc::new), |made| Ok(Arc::clone(made)))
     }

@@ -53,7 +53,8 @@ fn chosen(section: &mut Section<'_, '_>, offer: &Offer) -> Option<Arc<Flow>> {
         [] => meant(section, offer, &names),
         many => {
             let many: Vec<_> = many.iter().map(|flow| flow.name.as_str()).collect();
-            let text = format!("is missing: the credential fits more than one flow of {}: {}", offer.kind, many.join(", "));
+            let text =
+                format!("is missing: the credential fits more than one flow of {}: {}", offer.kind, many.join(", "));
             section.problem_with("flow", text);
             None
         }
@@ -152,11 +153,8 @@ fn form(flow: Option<&Flow>) -> String {
 
 /// A key that signs is in PEM form, and nothing else is: a key must not go out as a password.
 fn form_of(recipe: &Recipe, name: &str) -> Form {
-    let Recipe { login, refresh, switch, .. } = recipe;
-    let refresh = refresh.as_ref().map(|refresh| &refresh.step);
-    let steps = [Some(login), refresh, switch.as_ref()].into_iter().flatten();
-    let mut keys = steps.filter_map(|step| step.request.assertion.as_ref()).map(|assertion| assertion.key.as_str());
-    if keys.any(|key| key == name) { Form::PrivateKey } else { Form::Word }
+    let mut assertions = recipe.steps().filter_map(|(_, step)| step.request.assertion.as_ref());
+    if assertions.any(|assertion| assertion.key == name) { Form::PrivateKey } else { Form::Word }
 }
 
 /// `username and password`: the fields that must be given.

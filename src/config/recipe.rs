@@ -23,18 +23,8 @@ pub(super) const FLOW_KEYS: &[&str] =
 pub(super) const FIELD_KEYS: &[&str] = &["name", "default"];
 pub(super) const PRESENTATION_KEYS: &[&str] = &["header", "scheme"];
 pub(super) const TENANT_KEYS: &[&str] = &["claim", "path", "parameter"];
-pub(super) const STEP_KEYS: &[&str] = &[
-    "method",
-    "path",
-    "query",
-    "headers",
-    "basic",
-    "json",
-    "form",
-    "extra_parameters",
-    "assertion",
-    "answer",
-];
+pub(super) const STEP_KEYS: &[&str] =
+    &["method", "path", "query", "headers", "basic", "json", "form", "extra_parameters", "assertion", "answer"];
 pub(super) const REFRESH_KEYS: &[&str] = &[
     "method",
     "path",
@@ -108,7 +98,9 @@ fn recipe(section: &mut Section<'_, '_>) -> Option<Recipe> {
     let is_good = problems.is_empty();
     for problem in problems {
         let place = section.place_of(&problem.at);
-        section.problem(&problem.at, place, problem.text);
+        // Names of members and headers are free.
+        let at = problem.at.escape_debug().to_string();
+        section.problem(&at, place, problem.text);
     }
     is_good.then_some(recipe)
 }
@@ -175,24 +167,12 @@ fn is_field_name(name: &str) -> bool {
 
 fn presentation(section: &mut Section<'_, '_>) -> Presented {
     let mut table = section.table("presentation", PRESENTATION_KEYS);
-    let header = table.read("header", header_name);
+    let header = table.read("header", name("the name of a header"));
     let scheme = table.read("scheme", text("a word such as \"Bearer\", or \"\" for the bare token"));
     Presented {
         header: header.unwrap_or_else(|| "authorization".to_owned()),
         scheme: scheme.unwrap_or("Bearer").to_owned(),
     }
-}
-
-fn header_name(value: Value<'_>) -> Result<String, String> {
-    let expected = "the name of a header in lower case, such as \"x-api-key\"";
-    let name = text(expected)(value)?;
-    is_header_name(name).then(|| name.to_owned()).ok_or_else(|| format!("expected {expected}"))
-}
-
-/// RFC 9110 §5.6.2, in lower case.
-fn is_header_name(name: &str) -> bool {
-    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9') || b"!#$%&'*+-.^_`|~".contains(&byte);
-    (1..=128).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 fn tenant(section: &mut Section<'_, '_>) -> Option<Tenant> {

@@ -11,7 +11,6 @@ use super::settings::{LONGEST_TIMEOUT, as_count};
 use crate::http;
 use crate::lifetime::Bounds;
 use crate::secret::LongLivedSecret;
-use crate::provider::recipe::Recipe;
 use crate::upstream::{Budget, UpstreamName};
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -135,7 +134,7 @@ fn offer(section: &mut Section<'_, '_>, name: Option<UpstreamName>, kind: &'stat
         }
         kind.flows.clone()
     };
-    for flow in flows.iter().filter(|flow| is_life_unsaid(&flow.recipe)) {
+    for flow in flows.iter().filter(|flow| flow.recipe.needs_lifetime()) {
         if !section.has("token_lifetime") {
             let Flow { name, .. } = &**flow;
             section.problem_with(
@@ -157,16 +156,6 @@ fn described_flows(section: &mut Section<'_, '_>) -> Vec<Arc<Flow>> {
         section.problem_with("flows", "is missing; expected a table for each flow, such as [upstreams.flows.login]");
     }
     flows
-}
-
-/// Whether a token may come by an answer of which no part says how long it lives.
-fn is_life_unsaid(recipe: &Recipe) -> bool {
-    let Recipe { login, refresh, switch, .. } = recipe;
-    let refresh = refresh.as_ref().map(|refresh| &refresh.step);
-    match switch {
-        Some(switch) => switch.answer.expiry.is_empty(),
-        None => [Some(login), refresh].into_iter().flatten().any(|step| step.answer.expiry.is_empty()),
-    }
 }
 
 fn base_url(section: &mut Section<'_, '_>, kind: Option<&Kind>, http: &http::Options) -> Option<Url> {

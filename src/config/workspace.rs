@@ -8,23 +8,15 @@ use super::scalar::{choice, parsed, text};
 use super::secret_source::SecretFiles;
 use super::upstream::Offer;
 use crate::provider::exchange::Fields;
-use crate::provider::recipe::{Presence, Recipe, Step};
+use crate::provider::recipe::{Presence, Recipe};
 use crate::token::WorkspaceName;
 use crate::upstream::{KeepWarm, UpstreamName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The keys of a Workspace.
-pub(super) const KEYS: &[&str] = &[
-    "name",
-    "upstream",
-    "flow",
-    "organisation",
-    "parameters",
-    "extra_parameters",
-    "keep_warm",
-    "credential",
-];
+pub(super) const KEYS: &[&str] =
+    &["name", "upstream", "flow", "organisation", "parameters", "extra_parameters", "keep_warm", "credential"];
 
 const KEEP_WARM: [(&str, KeepWarm); 2] = [("always", KeepWarm::Always), ("while_used", KeepWarm::WhileUsed)];
 
@@ -147,8 +139,5 @@ fn extra_parameters(section: &mut Section<'_, '_>, flow: &Flow) -> BTreeMap<Stri
 }
 
 fn takes_extra(recipe: &Recipe) -> bool {
-    let Recipe { login, refresh, switch, .. } = recipe;
-    let refresh = refresh.as_ref().map(|refresh| &refresh.step);
-    let steps: [Option<&Step>; 3] = [Some(login), refresh, switch.as_ref()];
-    steps.into_iter().flatten().any(|step| step.request.extra)
+    recipe.steps().any(|(_, step)| step.request.extra)
 }

@@ -1,29 +1,17 @@
 //! The answer of a step: how what comes back is read.
 
-use super::super::reader::{Entry, Section, Value};
-use super::super::scalar::{choice, days, duration, seconds, text};
-use super::{each, is_header_name, name, path};
-use crate::provider::recipe::{
-    Answer, Class, Condition, Constant, Expiry, Format, Holds, Rule, Source, Unit,
-};
+use super::super::reader::{Section, Value};
+use super::super::scalar::{choice, days, duration, seconds};
+use super::{each, name, path};
+use crate::provider::recipe::{Answer, Class, Condition, Constant, Expiry, Format, Holds, Path, Rule, Source, Unit};
 
 /// The keys of an answer and of the tables in it.
-pub(in crate::config) const ANSWER_KEYS: &[&str] = &[
-    "success",
-    "when",
-    "failures",
-    "token",
-    "token_type",
-    "refresh_token",
-    "expiry",
-    "extra_headers",
-    "attributes",
-];
+pub(in crate::config) const ANSWER_KEYS: &[&str] =
+    &["success", "when", "failures", "token", "token_type", "refresh_token", "expiry", "extra_headers", "attributes"];
 pub(in crate::config) const CONDITION_KEYS: &[&str] = &["path", "equals", "present"];
 pub(in crate::config) const RULE_KEYS: &[&str] = &["status", "when", "class", "says"];
 pub(in crate::config) const TOKEN_KEYS: &[&str] = &["body"];
-pub(in crate::config) const EXPIRY_KEYS: &[&str] =
-    &["jwt", "relative", "unit", "absolute", "format", "asked", "fixed"];
+pub(in crate::config) const EXPIRY_KEYS: &[&str] = &["jwt", "relative", "unit", "absolute", "format", "asked", "fixed"];
 
 const CLASSES: [(&str, Class); 5] = [
     ("rejected", Class::Rejected),
@@ -40,7 +28,6 @@ const FORMATS: [(&str, Format); 3] = [
 ];
 /// Whether a token that is no JWT is refused.
 const JWTS: [(&str, bool); 2] = [("required", true), ("if-any", false)];
-const LONGEST_SAYING: usize = 200;
 
 /// `None` where a problem left nothing to put in place.
 pub(super) fn answer(section: &mut Section<'_, '_>) -> Option<Answer> {
@@ -49,21 +36,15 @@ pub(super) fn answer(section: &mut Section<'_, '_>) -> Option<Answer> {
         return None;
     }
     let mut table = section.table("answer", ANSWER_KEYS);
-    let success = statuses(&mut table, "success", 200..=299);
+    let success = statuses(&mut table, "success");
     let when = items(&mut table, "when", CONDITION_KEYS, condition);
     let failures = items(&mut table, "failures", RULE_KEYS, rule);
     let token = token(&mut table);
     let scheme = table.read("token_type", path);
     let refresh_token = table.read("refresh_token", path);
     let expiry = items(&mut table, "expiry", EXPIRY_KEYS, expiry);
-    let extra_headers = each(&mut table, "extra_headers", "a table of headers", |Entry { name, item }| {
-        if is_header_name(name) {
-            path(Value::of(item.get_ref()))
-        } else {
-            Err("is no name of a header in lower case".to_owned())
-        }
-    });
-    let attributes = each(&mut table, "attributes", "a table of paths", |entry| path(Value::of(entry.item.get_ref())));
+    let extra_headers = paths(&mut table, "extra_headers");
+    let attributes = paths(&mut table, "attributes");
     Some(Answer {
         success: if table.has("success") { success } else { vec![200] },
         when,
@@ -92,15 +73,18 @@ fn items<'t, T>(
     items.collect()
 }
 
-fn statuses(section: &mut Section<'_, '_>, key: &str, range: std::ops::RangeInclusive<u16>) -> Vec<u16> {
-    let expected = format!("an array of statuses from {} to {}", range.start(), range.end());
+fn paths(table: &mut Section<'_, '_>, key: &str) -> Vec<(String, Path)> {
+    each(table, key, "a table of paths", |entry| path(Value::of(entry.item.get_ref())))
+}
+
+fn statuses(section: &mut Section<'_, '_>, key: &str) -> Vec<u16> {
+    let expected = "an array of statuses, such as [200, 201]";
     let read = section.read(key, |value| {
         let Value::Array(items) = value else {
-            return Err(value.instead_of(&expected));
+            return Err(value.instead_of(expected));
         };
         let statuses: Option<Vec<u16>> = items.iter().map(|item| status(Value::of(item.get_ref()))).collect();
-        let statuses = statuses.filter(|all| !all.is_empty() && all.iter().all(|status| range.contains(status)));
-        statuses.ok_or_else(|| format!("expected {expected}"))
+        statuses.filter(|all| !all.is_empty()).ok_or_else(|| format!("expected {expected}"))
     });
     read.unwrap_or_default()
 }
@@ -168,23 +152,11 @@ fn constant(value: Value<'_>) -> Option<Constant> {
 }
 
 fn rule(table: &mut Section<'_, '_>) -> Option<Rule> {
-    let statuses = statuses(table, "status", 100..=599);
+    let statuses = statuses(table, "status");
     let when = items(table, "when", CONDITION_KEYS, condition);
     let class = table.require("class", &words(&CLASSES), choice(&CLASSES));
-    let says = table.read("says", saying);
-    if !table.has("status") && !table.has("when") {
-        let (path, place) = (table.path().to_owned(), table.place());
-        table.reading.problem(path, place, "would fit every failure; expected status, when or both");
-    }
+    let says = table.read("says", name("a text of one line"));
     Some(Rule { statuses, when, class: class?, says })
-}
-
-/// One line for the operator.
-fn saying(value: Value<'_>) -> Result<String, String> {
-    let expected = format!("a text of one line, at most {LONGEST_SAYING} bytes");
-    let text = text(&expected)(value)?;
-    let fits = (1..=LONGEST_SAYING).contains(&text.len()) && !text.chars().any(char::is_control);
-    fits.then(|| text.to_owned()).ok_or_else(|| format!("expected {expected}"))
 }
 
 fn expiry(table: &mut Section<'_, '_>) -> Option<Expiry> {

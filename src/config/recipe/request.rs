@@ -2,7 +2,7 @@
 
 use super::super::reader::{Entry, Section, Value, shown};
 use super::super::scalar::{boolean, choice, days, duration, hours, seconds};
-use super::{each, is_header_name, name, template, templates};
+use super::{name, template, templates};
 use crate::provider::recipe::template::Template;
 use crate::provider::recipe::{Assertion, Basic, Body, Json, Method, Request};
 use std::time::Duration;
@@ -21,14 +21,11 @@ pub(super) fn request(section: &mut Section<'_, '_>) -> Option<Request> {
     let method = section.read("method", choice(&METHODS)).unwrap_or(Method::Post);
     let path = path(section);
     let query = templates(section, "query");
-    let headers = headers(section);
+    let headers = templates(section, "headers");
     let basic = section.has("basic").then(|| basic(&mut section.table("basic", BASIC_KEYS)));
-    let body = body(section, method);
+    let body = body(section);
     let assertion = section.has("assertion").then(|| assertion(&mut section.table("assertion", ASSERTION_KEYS)));
     let extra = section.read("extra_parameters", boolean()).unwrap_or_default();
-    if extra && body == Some(Body::Empty) {
-        section.problem_with("extra_parameters", "there is no body that they could be added to; expected json or form too");
-    }
     Some(Request {
         method,
         path: path?,
@@ -43,39 +40,7 @@ pub(super) fn request(section: &mut Section<'_, '_>) -> Option<Request> {
 
 fn path(section: &mut Section<'_, '_>) -> Option<Template> {
     let expected = "a path such as \"/v1/token\", or \"\" for the url of the upstream itself";
-    section.require("path", expected, |value| match value {
-        Value::Text(text) if is_path(text) => template(value),
-        Value::Text(_) => Err(format!("expected {expected}, without '?', '#' and white space")),
-        other => Err(other.instead_of(expected)),
-    })
-}
-
-/// Begins with a `/` or with a place (of a path of several segments); `?` stands in places only.
-fn is_path(text: &str) -> bool {
-    let mut depth = 0_u32;
-    let is_clean = text.chars().all(|c| match c {
-        '{' => {
-            depth += 1;
-            true
-        }
-        '}' => {
-            depth = depth.saturating_sub(1);
-            true
-        }
-        '?' => depth > 0,
-        c => c.is_ascii_graphic() && c != '#',
-    });
-    is_clean && (text.is_empty() || text.starts_with(['/', '{']))
-}
-
-fn headers(section: &mut Section<'_, '_>) -> Vec<(String, Template)> {
-    each(section, "headers", "a table of headers", |Entry { name, item }| {
-        if is_header_name(name) {
-            template(Value::of(item.get_ref()))
-        } else {
-            Err("is no name of a header in lower case".to_owned())
-        }
-    })
+    section.require("path", expected, template)
 }
 
 fn basic(table: &mut Section<'_, '_>) -> Option<Basic> {
@@ -85,23 +50,15 @@ fn basic(table: &mut Section<'_, '_>) -> Option<Basic> {
     Some(Basic { user: user?, password: password?, form_encoded })
 }
 
-fn body(section: &mut Section<'_, '_>, method: Method) -> Option<Body> {
-    match (section.has("json"), section.has("form"), method) {
-        (false, false, _) => Some(Body::Empty),
-        (true, true, _) => {
+fn body(section: &mut Section<'_, '_>) -> Option<Body> {
+    match (section.has("json"), section.has("form")) {
+        (false, false) => Some(Body::Empty),
+        (true, false) => Some(Body::Json(object(section, "json"))),
+        (false, true) => Some(Body::Form(templates(section, "form"))),
+        (true, true) => {
             section.problem_with("form", "there is json already; a body is one of them");
             None
         }
-        (true, false, Method::Get) => {
-            section.problem_with("json", "a GET has no body");
-            None
-        }
-        (false, true, Method::Get) => {
-            section.problem_with("form", "a GET has no body");
-            None
-        }
-        (true, false, Method::Post) => Some(Body::Json(object(section, "json"))),
-        (false, true, Method::Post) => Some(Body::Form(templates(section, "form"))),
     }
 }
 
@@ -134,9 +91,9 @@ fn json(value: Value<'_>, depth: usize) -> Result<Json, String> {
             Json::Array(items.collect::<Result<_, _>>()?)
         }
         Value::Table(table) => {
-            let members = table.iter().map(|(name, item)| {
-                Ok((name.get_ref().clone().into_owned(), json(Value::of(item.get_ref()), depth)?))
-            });
+            let members = table
+                .iter()
+                .map(|(name, item)| Ok((name.get_ref().clone().into_owned(), json(Value::of(item.get_ref()), depth)?)));
             Json::Object(members.collect::<Result<_, String>>()?)
         }
         other => return Err(other.instead_of(expected)),
