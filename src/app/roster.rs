@@ -149,7 +149,7 @@ impl Roster {
 }
 
 /// How an upstream is reached.
-fn reached(position: usize, upstream: &Upstream) -> Result<exchange::Upstream, Problem> {
+pub(super) fn reached(position: usize, upstream: &Upstream) -> Result<exchange::Upstream, Problem> {
     let made = http::Client::new(&upstream.http).and_then(|client| {
         client.check_url(&upstream.base_url)?;
         Ok(client)
