@@ -5,6 +5,9 @@
 
 mod reload;
 mod roster;
+mod trial;
+
+pub use trial::Trial;
 
 use crate::broker::Broker;
 use crate::clock::Clock;

@@ -8,6 +8,7 @@ mod check_config;
 mod dev;
 mod inspect;
 mod serve;
+mod try_upstream;
 mod watch;
 
 use clap::{Args, Parser, Subcommand};
@@ -91,6 +92,9 @@ enum Command {
         /// The configuration file.
         file: PathBuf,
     },
+    /// Make one exchange as the broker would, without a broker, and explain every step. No secret is shown, and the token
+    /// is thrown away. The upstream counts it as a login, and a refused one towards a lockout.
+    TryUpstream(try_upstream::Options),
     /// Ask the broker whether it is ready, or whether one of its services or Workspaces serves; the exit code is 0 if
     /// so. For a container's health check.
     Healthcheck {
@@ -147,6 +151,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Report { broker, report } => block_on(ask::report(broker, report)),
         Command::Inspect { broker, workspace } => block_on(inspect::inspect(broker, workspace)),
         Command::CheckConfig { file } => check_config::check_config(&file),
+        Command::TryUpstream(options) => block_on(try_upstream::try_upstream(options)),
         Command::Healthcheck { broker, service } => block_on(ask::healthcheck(broker, &service)),
     }
 }

@@ -4,6 +4,8 @@
 //! know who asked: that is the engine's. It never lets an upstream's body out, in an error or a log.
 
 pub mod emnify;
+pub mod exchange;
+pub mod recipe;
 
 pub use crate::failure::Failure;
 

@@ -5,6 +5,7 @@ mod besieged;
 mod dev;
 mod reload;
 mod serve;
+mod try_upstream;
 mod usage;
 mod watch;
 
