@@ -12,10 +12,6 @@ use crate::provider::recipe::template::Template;
 use crate::provider::recipe::{Field, Path, Presence, Presented, Recipe, Refresh, Step, Tenant, TenantSource};
 use std::sync::Arc;
 
-#[cfg(test)]
-pub(super) use answer::{ANSWER_KEYS, CONDITION_KEYS, EXPIRY_KEYS, RULE_KEYS, TOKEN_KEYS};
-#[cfg(test)]
-pub(super) use request::{ASSERTION_KEYS, BASIC_KEYS};
 
 /// The keys of a flow and of the tables in it.
 pub(super) const FLOW_KEYS: &[&str] =
