@@ -12,20 +12,15 @@ use crate::provider::recipe::template::Template;
 use crate::provider::recipe::{Field, Path, Presence, Presented, Recipe, Refresh, Step, Tenant, TenantSource};
 use std::sync::Arc;
 
-#[cfg(test)]
-pub(super) use answer::{ANSWER_KEYS, CONDITION_KEYS, EXPIRY_KEYS, RULE_KEYS, TOKEN_KEYS};
-#[cfg(test)]
-pub(super) use request::{ASSERTION_KEYS, BASIC_KEYS};
-
 /// The keys of a flow and of the tables in it.
-pub(super) const FLOW_KEYS: &[&str] =
+const FLOW_KEYS: &[&str] =
     &["secrets", "parameters", "needs_store", "presentation", "tenant", "login", "refresh", "switch"];
-pub(super) const FIELD_KEYS: &[&str] = &["name", "default"];
-pub(super) const PRESENTATION_KEYS: &[&str] = &["header", "scheme"];
-pub(super) const TENANT_KEYS: &[&str] = &["claim", "path", "parameter"];
-pub(super) const STEP_KEYS: &[&str] =
+const FIELD_KEYS: &[&str] = &["name", "default"];
+const PRESENTATION_KEYS: &[&str] = &["header", "scheme"];
+const TENANT_KEYS: &[&str] = &["claim", "path", "parameter"];
+const STEP_KEYS: &[&str] =
     &["method", "path", "query", "headers", "basic", "json", "form", "extra_parameters", "assertion", "answer"];
-pub(super) const REFRESH_KEYS: &[&str] = &[
+const REFRESH_KEYS: &[&str] = &[
     "method",
     "path",
     "query",
@@ -152,12 +147,17 @@ const EXPECTED_NAME: &str = "a name is of a-z, 0-9 and '_', at most 64 of them, 
 
 fn field_with_default(table: &mut Section<'_, '_>) -> Option<Field> {
     let expected = "a name of a-z, 0-9 and '_'";
-    let name = table.require("name", expected, |value| {
-        let name = text(expected)(value)?;
-        is_field_name(name).then(|| name.to_owned()).ok_or_else(|| format!("expected {expected}"))
-    });
+    let name = table.require("name", expected, field_name(expected));
     let default = table.require("default", "a text", parsed("a text", Template::parse));
     Some(Field { name: name?, presence: Presence::Default(default?) })
+}
+
+/// What else stands here may be a secret in the wrong place, and names are shown.
+fn field_name<'t>(expected: &'static str) -> impl FnOnce(Value<'t>) -> Result<String, String> {
+    move |value| {
+        let name = text(expected)(value)?;
+        is_field_name(name).then(|| name.to_owned()).ok_or_else(|| format!("expected {expected}"))
+    }
 }
 
 fn is_field_name(name: &str) -> bool {
@@ -182,7 +182,7 @@ fn tenant(section: &mut Section<'_, '_>) -> Option<Tenant> {
     let mut table = section.table("tenant", TENANT_KEYS);
     let claim = table.read("claim", name("the name of a claim of the token"));
     let path = table.read("path", path);
-    let parameter = table.require("parameter", "the name of a parameter", name("the name of a parameter"));
+    let parameter = table.require("parameter", "the name of a parameter", field_name("the name of a parameter"));
     let said = match [table.has("claim"), table.has("path")] {
         [true, false] => claim.map(TenantSource::Claim),
         [false, true] => path.map(TenantSource::Answer),
@@ -250,5 +250,9 @@ fn template(value: Value<'_>) -> Result<Template, String> {
     parsed("a text", Template::parse)(value)
 }
 
+/// All keys of a description.
 #[cfg(test)]
-mod tests;
+pub(super) fn keys() -> Vec<&'static str> {
+    let own = [FLOW_KEYS, FIELD_KEYS, PRESENTATION_KEYS, TENANT_KEYS, REFRESH_KEYS];
+    [own.concat(), request::KEYS.concat(), answer::KEYS.concat()].concat()
+}

@@ -2,14 +2,19 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod descriptions;
+mod kinds;
+mod providers_page;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use token_broker::config::{Config, Credential, Environment, Place, Problems, explain};
+use token_broker::config::{Config, Environment, Place, Problems, explain};
 use token_broker::health::Rule;
 use token_broker::upstream::KeepWarm;
 
@@ -46,8 +51,7 @@ fn with_credential(source: &str) -> String {
 }
 
 fn token(config: &Config) -> &str {
-    let Credential::ApplicationToken(secret) = &config.workspaces[0].credential;
-    secret.expose()
+    config.workspaces[0].fields.secrets["application_token"].expose()
 }
 
 const BAD: &str = r#"
@@ -148,7 +152,7 @@ log.level (line 11): expected a level (off, error, warn, info, debug, trace) or 
 engine.max_workspaces (line 15): expected a whole number from 1 to 100000
 engine.serve_margin (TOKEN_BROKER__ENGINE__SERVE_MARGIN): expected a duration from 0s to 1h, such as "10s", "5m" or "250ms"
 engine.min_gap (line 14): expected a duration from 10ms to 1h, such as "10s", "5m" or "250ms", found an integer
-upstreams[0].kind (line 19): expected "emnify"
+upstreams[0].kind (line 19): unknown kind; did you mean emnify?
 upstreams[0].renew_at (line 24): expected a number from 0.1 to 0.95
 upstreams[0].budget.logins (line 23): expected a whole number from 1 to 1000000
 upstreams[0].budget.per (line 23): expected a duration from 1s to 31d, such as "10s", "5m" or "250ms"
@@ -176,9 +180,9 @@ workspaces[3].credential.application_token (line 59): the environment variable t
 workspaces[4].credential.application_token (line 64): the secret is empty
 workspaces[5].credential (line 69): expected { application_token = { file = … } }; a secret never stands in the configuration itself
 workspaces[6].upstream (line 73): expected the name of an upstream, found an integer
-workspaces[6].credential.s3 (line 74): unknown key; expected one of application_token
 workspaces[6].credential.application_token (line 74): expected { file = … }, { file = …, key = … } or { env = … }
-workspaces[7].credential.application_token (line 79): the secret must be printable ASCII without white space
+workspaces[6].credential.s3 (line 74): secrets come from { file = … } or { env = … }, never from the configuration itself
+workspaces[7].credential.application_token (line 79): the secret must be one line of printable ASCII
 workspaces[8].credential.application_token (line 84): the file is not one JSON object with each key once (line 1, column 16)
 "#;
 
@@ -187,7 +191,7 @@ fn every_problem_is_reported_in_one_go() {
     let directory = directory(&[
         ("empty", "\n"),
         ("own", SECRET),
-        ("spaced", "s3cret s3cret"),
+        ("spaced", "s3cret\ts3cret"),
         ("keyed.toml", "a = \"s3cret\""),
         ("broken.json", "{\"a\": \"s3cret\" \"s3cret\"}"),
     ]);
@@ -435,8 +439,9 @@ fn a_hundred_thousand_workspaces_share_one_secret_file() {
     let directory = directory(&[("all.toml", &secrets)]);
     let config = parse(&text, &directory).unwrap();
     assert_eq!(config.workspaces.len(), COUNT);
-    let Credential::ApplicationToken(last) = &config.workspaces[COUNT - 1].credential;
-    assert_eq!(last.expose(), "token-99999");
+    let last = &config.workspaces[COUNT - 1];
+    assert_eq!(last.fields.secrets["application_token"].expose(), "token-99999");
+    assert!(Arc::ptr_eq(&config.workspaces[0].flow, &last.flow), "the way to the tokens is kept once");
 }
 
 #[test]
@@ -458,11 +463,12 @@ fn the_example_is_valid() {
     let config = Config::load(&path, &Environment::default()).unwrap();
     assert_eq!(config.warnings, []);
     assert_eq!(config.workspaces[0].keep_warm, KeepWarm::Always);
-    assert_eq!(config.workspaces[0].organisation, Some(1234));
+    assert_eq!(config.workspaces[0].fields.parameters["organisation"], "1234");
     assert_eq!(config.upstreams[0].budget.logins, NonZeroU32::new(100).unwrap());
     assert_eq!(config.upstreams[0].budget.per, Duration::from_secs(300));
     insta::assert_snapshot!(explain(&config).join("\n"), @r##"
     upstream emnify (emnify, https://cdn.emnify.net/): Workspaces: 3
+      Workspaces by flow: application-token: 3, user: 0, user-in-workspace: 0
       budget: 100 logins per 5m: 25 at once, of which 5 are kept for waiting callers, then 900 per hour
       if tokens live 4h: logins per hour when all are in use: 2 (1% of the budget); Workspaces that the budget carries at renew_at 0.5: 1800
       if tokens live 7d: logins per hour when all are in use: 1 (1% of the budget); Workspaces that the budget carries at renew_at 0.5: 75600

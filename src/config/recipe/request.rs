@@ -2,15 +2,18 @@
 
 use super::super::reader::{Entry, Section, Value, shown};
 use super::super::scalar::{boolean, choice, days, duration, hours, seconds};
-use super::{name, template, templates};
+use super::{field_name, template, templates};
 use crate::provider::recipe::template::Template;
 use crate::provider::recipe::{Assertion, Basic, Body, Json, Method, Request};
 use std::time::Duration;
 
 /// The keys of the tables in a request.
-pub(in crate::config) const BASIC_KEYS: &[&str] = &["user", "password", "form_encoded"];
-pub(in crate::config) const ASSERTION_KEYS: &[&str] =
-    &["key", "algorithm", "lifetime", "backdate", "issued_at", "id", "header", "claims"];
+const BASIC_KEYS: &[&str] = &["user", "password", "form_encoded"];
+const ASSERTION_KEYS: &[&str] = &["key", "algorithm", "lifetime", "backdate", "issued_at", "id", "header", "claims"];
+
+/// All of them.
+#[cfg(test)]
+pub(super) const KEYS: [&[&str]; 2] = [BASIC_KEYS, ASSERTION_KEYS];
 
 const METHODS: [(&str, Method); 2] = [("GET", Method::Get), ("POST", Method::Post)];
 /// Deeper than any request needs, and shallow enough for whoever walks it.
@@ -101,7 +104,7 @@ fn json(value: Value<'_>, depth: usize) -> Result<Json, String> {
 }
 
 fn assertion(table: &mut Section<'_, '_>) -> Option<Assertion> {
-    let key = table.require("key", "the name of the secret that is the key", name("the name of a secret"));
+    let key = table.require("key", "the name of the secret that is the key", field_name("the name of a secret"));
     let algorithm = table.require("algorithm", "an algorithm such as \"RS256\"", template);
     let lifetime = table.read("lifetime", duration(seconds(1)..=days(1))).unwrap_or(DEFAULT_LIFETIME);
     let backdate = table.read("backdate", duration(Duration::ZERO..=hours(1))).unwrap_or_default();
