@@ -99,7 +99,7 @@ const REQUESTS: &[Case] = &[
     ("login.path", |r| r.login.request.path = t("/{organisation}/../x")),
     ("login.path", |r| r.login.request.path = t("/{organisation}?x=1")),
     ("login.path", |r| r.login.request.path = t("/{organisation?}")),
-    ("login.path", |r| r.login.request.path = t("/{organisation|number}")),
+    ("login.path", |r| r.login.request.path = t("{organisation|number}")),
     ("login.path", |r| {
         r.parameters[3].presence = Presence::Default(t("{endpoint}"));
         r.login.request.path = t("/{organisation}/{version}");
