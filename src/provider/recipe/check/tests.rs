@@ -55,7 +55,7 @@ fn sound() -> Recipe {
         body: Body::Json(vec![("refresh".to_owned(), Json::Text(t("{refresh_token}")))]),
         assertion: None,
         extra: false,
-        ..request.clone()
+        ..request
     };
     let required = |name| field(name, Presence::Required);
     Recipe {
@@ -152,7 +152,7 @@ const ANSWERS: &[Case] = &[
     ("login.answer.token", |r| r.login.answer.token = Source::Body),
     ("login.answer.refresh_token", |r| r.login.answer.refresh_token = None),
     ("login.answer.expiry[0].asked", |r| {
-        r.login.answer.expiry = vec![Expiry::Asked("nobody".to_owned(), Unit::Seconds)]
+        r.login.answer.expiry = vec![Expiry::Asked("nobody".to_owned(), Unit::Seconds)];
     }),
     ("login.answer.expiry[0].asked", |r| r.login.answer.expiry = vec![Expiry::Asked("key".to_owned(), Unit::Seconds)]),
     ("login.answer.expiry[0].fixed", |r| r.login.answer.expiry = vec![Expiry::Fixed(Duration::ZERO)]),
