@@ -1,7 +1,7 @@
 //! What came of an attempt that brought no whole answer.
 
-use super::address::Refused;
 use super::head::Head;
+use super::resolver::Refused;
 use std::error::Error as StdError;
 use std::io;
 

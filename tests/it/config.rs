@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod urls;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::num::NonZeroU32;
