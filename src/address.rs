@@ -175,15 +175,17 @@ pub fn host(text: &str) -> Result<Host, NotAHost> {
 /// it is https.
 pub fn proxy_objections(url: &Url) -> Vec<Objection> {
     let mut found = extras(url);
-    match url.host() {
-        Some(host) if matches!(url.scheme(), "http" | "https") => {
-            found.extend((url.path() != "/").then_some(Objection::Path));
-            let host = host.to_owned();
-            let is_worse = reach_of(&host) > Reach::Private;
-            found.extend(against_host(&host, is_worse));
-        }
-        Some(_) | None => found.push(Objection::Scheme),
+    let Some(host) = url.host().map(|host| host.to_owned()) else {
+        found.push(Objection::Scheme);
+        return found;
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        found.push(Objection::Scheme);
+    } else if url.path() != "/" {
+        found.push(Objection::Path);
     }
+    let is_worse = reach_of(&host) > Reach::Private;
+    found.extend(against_host(&host, is_worse));
     found
 }
 
@@ -344,7 +346,8 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
         // Teredo and other protocols, documentation.
         [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Reach::Special,
         // Local-use NAT64 leads where the site's gateway says, most likely to the address at its end.
-        [0x64, 0xff9b, 1, _, _, _, high, low] => inside(high, low).max(Reach::Private),
+        [0x64, 0xff9b, 1, _, _, _, high, low] if inside(high, low) == Reach::Metadata => Reach::Metadata,
+        [0x64, 0xff9b, 1, ..] => Reach::Private,
         // Unique local.
         [0xfc00..=0xfdff, ..] => Reach::Private,
         [0x2000..=0x3fff, ..] => Reach::Public,
