@@ -1,5 +1,7 @@
 //! The promises of the upstream client, on real sockets. What an upstream can do with an answer is in `provider.rs`.
 
+mod hostile;
+
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http2;
