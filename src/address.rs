@@ -336,7 +336,7 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
         // Loopback.
         [0, 0, 0, 0, 0, 0, 0, 1] => Reach::Private,
         // Mapped, compatible and translated forms mean an IPv4 address, and are no way to write one.
-        [0, 0, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => {
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => {
             inside(high, low).max(Reach::Special)
         }
         // AWS's metadata service and its containers', Google's, and the link-local one.
@@ -347,9 +347,8 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
         [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Reach::Special,
         // Local-use NAT64 leads where the site's gateway says, most likely to the address at its end.
         [0x64, 0xff9b, 1, _, _, _, high, low] if inside(high, low) == Reach::Metadata => Reach::Metadata,
-        [0x64, 0xff9b, 1, ..] => Reach::Private,
-        // Unique local.
-        [0xfc00..=0xfdff, ..] => Reach::Private,
+        // What else is there, and unique local.
+        [0x64, 0xff9b, 1, ..] | [0xfc00..=0xfdff, ..] => Reach::Private,
         [0x2000..=0x3fff, ..] => Reach::Public,
         // Link-local, multicast, and all that nobody has assigned.
         [..] => Reach::Special,

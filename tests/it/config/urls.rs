@@ -281,18 +281,16 @@ fn table() -> Vec<(String, &'static [&'static str])> {
 
 /// A TOML string, whatever is in it.
 fn quoted(text: &str) -> String {
-    let escaped: String = text.chars().map(|c| format!("\\U{:08x}", u32::from(c))).collect();
-    format!("\"{escaped}\"")
+    toml::Value::from(text).to_string()
 }
 
 /// What is said of this key, and of no other; nothing if the configuration is accepted.
 fn said_of(key: &str, settings: &str) -> Option<String> {
     let directory = tempfile::tempdir().unwrap();
     let problems = parse(&format!("{UPSTREAM}{settings}"), &directory).err()?;
-    let texts: Vec<_> = problems.iter().map(|problem| (problem.key.as_str(), problem.text.clone())).collect();
-    let [(found, text)] = texts.as_slice() else { panic!("{settings}: {texts:?}") };
-    assert_eq!(*found, format!("upstreams[0].{key}"), "{settings}");
-    Some(text.clone())
+    let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, [format!("upstreams[0].{key}")], "{settings}");
+    problems.iter().next().map(|problem| problem.text.clone())
 }
 
 fn said_of_url(url: &str, allow_private: &str) -> Option<String> {
