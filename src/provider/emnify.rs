@@ -165,8 +165,9 @@ fn judge(response: &Response, terms: Terms) -> Result<Fetched, FetchError> {
 fn unanswered(error: &SendError) -> FetchError {
     let kind = match error {
         SendError::Body(head, _) if head.status != 200 => return refusal(head, &[]),
-        SendError::Body(_, Cause::TooLarge | Cause::Garbled)
-        | SendError::NoAnswer(Cause::TooLarge | Cause::Garbled) => Failure::Malformed,
+        SendError::Body(_, Cause::TooLarge) | SendError::NoAnswer(Cause::TooLarge | Cause::Garbled) => {
+            Failure::Malformed
+        }
         SendError::Body(..) => Failure::Unavailable,
         SendError::NoAnswer(
             Cause::Refused | Cause::Unresolved | Cause::Connect | Cause::Tls | Cause::Timeout | Cause::Interrupted,
