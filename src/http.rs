@@ -10,19 +10,20 @@
 //! It says of a failure what kind it was, in our own words: never a URL, a header or a body. It must not know what the
 //! exchanges mean, nor any provider.
 
-mod address;
 mod failure;
 mod head;
 mod options;
+mod resolver;
 
 pub use failure::{Cause, SendError};
 pub use head::{Head, LONGEST_RETRY_AFTER};
 pub use options::{Error, Options};
 
-use address::{Hosts, Lookup, Resolver, SystemLookup};
+use crate::address::Hosts;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, redirect, retry};
+use resolver::{Lookup, Resolver, SystemLookup};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +81,7 @@ impl Client {
     }
 
     fn with_lookup(options: &Options, lookup: Arc<dyn Lookup>) -> Result<Self, Error> {
-        let hosts = Hosts::parse(&options.allow_private)?;
+        let hosts = options.hosts()?;
         let resolver = Resolver::new(hosts.clone().with_proxy(options.proxy.as_ref()), lookup);
         let mut builder = reqwest::Client::builder()
             .no_proxy()
@@ -107,7 +108,7 @@ impl Client {
 
     /// Whether this client may speak to this URL; see [`Options::check_url`].
     pub fn check_url(&self, url: &Url) -> Result<(), Error> {
-        self.hosts.check(url)
+        options::check(&self.hosts, url)
     }
 
     /// When an attempt that begins now is over.

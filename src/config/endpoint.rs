@@ -1,41 +1,24 @@
-//! URLs and hosts: where the broker may send a secret.
-//!
-//! https only, unless the host is this machine or the operator lists it; nothing in a URL that could be a credential.
-//! What a name resolves to is checked where it is connected to, not here.
+//! URLs and hosts as they are written in the configuration. Whether one may be spoken to is judged by [`crate::address`],
+//! as the HTTP client judges it; what is added here is that it must be written as it will be read.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use crate::address::{self, Hosts, Objection, proxy_objections, spelling};
 use url::{Host, Url};
 
 /// A host in the form in which `allow_private` and URLs are compared: lower case, an address without brackets.
 pub(super) fn host(text: &str) -> Result<String, String> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(address.to_string());
-    }
-    match Host::parse(text) {
-        Ok(host) if !text.contains(['/', ':']) || matches!(host, Host::Ipv6(_)) => Ok(plain(&host)),
-        Ok(_) | Err(_) => Err("expected a host name or an IP address, without scheme, port or range".to_owned()),
+    match address::host(text) {
+        Ok(Host::Domain(name)) => Ok(name),
+        Ok(Host::Ipv4(address)) => Ok(address.to_string()),
+        Ok(Host::Ipv6(address)) => Ok(address.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
 /// The base URL of an upstream; its path ends with `/`, so that paths can be joined to it.
 pub(super) fn base_url(text: &str, allow_private: &[String]) -> Result<Url, String> {
-    let mut url = Url::parse(text).ok().ok_or(EXPECTED_URL)?;
-    let Some(host) = url.host().map(|host| host.to_owned()) else {
-        return Err(EXPECTED_URL.to_owned());
-    };
-    let is_listed = allow_private.contains(&plain(&host));
-    let mut wrong = extras(&url);
-    match url.scheme() {
-        "https" => {}
-        "http" if is_listed || is_loopback(&host) => {}
-        _ => wrong.push("must be https (http only for a loopback host or one in allow_private)"),
-    }
-    if !is_listed && is_private(&host) {
-        wrong.push("must not be a private address unless allow_private lists it");
-    }
-    if !wrong.is_empty() {
-        return Err(wrong.join("; "));
-    }
+    let mut url = parse(text)?;
+    let hosts = Hosts::parse(allow_private).map_err(|error| error.to_string())?;
+    refuse(hosts.objections(&url), spelling(text, &url))?;
     if !url.path().ends_with('/') {
         let path = format!("{}/", url.path());
         url.set_path(&path);
@@ -45,80 +28,25 @@ pub(super) fn base_url(text: &str, allow_private: &[String]) -> Result<Url, Stri
 
 /// The URL of a proxy. May be plain: what goes through it is https.
 pub(super) fn proxy_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).ok().ok_or(EXPECTED_URL)?;
-    let mut wrong = extras(&url);
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        wrong.push("must be an http or https URL with a host");
-    } else if url.path() != "/" {
-        wrong.push("must not have a path");
-    }
-    if wrong.is_empty() { Ok(url) } else { Err(wrong.join("; ")) }
+    let url = parse(text)?;
+    refuse(proxy_objections(&url), spelling(text, &url))?;
+    Ok(url)
 }
 
 const EXPECTED_URL: &str = "expected a URL such as \"https://api.example.com\"";
 
-/// The parts that a base URL must not have.
-fn extras(url: &Url) -> Vec<&'static str> {
-    let mut wrong = Vec::new();
-    if !url.username().is_empty() || url.password().is_some() {
-        wrong.push("must not hold a user name or password");
-    }
-    if url.query().is_some() {
-        wrong.push("must not hold a query");
-    }
-    if url.fragment().is_some() {
-        wrong.push("must not hold a fragment");
-    }
-    wrong
+/// A URL without a host is none of ours, whatever else it is.
+fn parse(text: &str) -> Result<Url, String> {
+    Url::parse(text).ok().filter(Url::has_host).ok_or_else(|| EXPECTED_URL.to_owned())
 }
 
-fn plain(host: &Host) -> String {
-    match host {
-        Host::Domain(name) => name.to_ascii_lowercase(),
-        Host::Ipv4(address) => address.to_string(),
-        Host::Ipv6(address) => address.to_string(),
+fn refuse(mut objections: Vec<Objection>, spelling: Vec<Objection>) -> Result<(), String> {
+    objections.extend(spelling);
+    if objections.is_empty() {
+        return Ok(());
     }
-}
-
-fn address_of(host: &Host) -> Option<IpAddr> {
-    match host {
-        Host::Domain(_) => None,
-        Host::Ipv4(address) => Some(IpAddr::V4(*address)),
-        Host::Ipv6(address) => Some(IpAddr::V6(*address).to_canonical()),
-    }
-}
-
-fn is_loopback(host: &Host) -> bool {
-    match address_of(host) {
-        Some(address) => address.is_loopback(),
-        None => plain(host) == "localhost",
-    }
-}
-
-/// Whether a host is an address that no public API has. Loopback is judged apart.
-fn is_private(host: &Host) -> bool {
-    match address_of(host) {
-        Some(IpAddr::V4(address)) => is_private_v4(address),
-        Some(IpAddr::V6(address)) => is_private_v6(address),
-        None => false,
-    }
-}
-
-/// The blocks of RFC 6890 that matter to a client.
-fn is_private_v4(address: Ipv4Addr) -> bool {
-    let [first, second, ..] = address.octets();
-    let is_shared = first == 100 && second & 0xc0 == 64; // RFC 6598: 100.64.0.0/10
-    address.is_private() || address.is_link_local() || address.is_multicast() || is_shared || first == 0 || first >= 240
-}
-
-fn is_private_v6(address: Ipv6Addr) -> bool {
-    // RFC 6052: 64:ff9b::/96 carries an IPv4 address in its last 32 bits.
-    if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = address.segments() {
-        let bits = (u32::from(high) << 16) | u32::from(low);
-        let embedded = Ipv4Addr::from(bits);
-        return embedded.is_loopback() || is_private_v4(embedded);
-    }
-    address.is_unspecified() || address.is_multicast() || address.is_unique_local() || address.is_unicast_link_local()
+    let sentences: Vec<_> = objections.iter().map(ToString::to_string).collect();
+    Err(sentences.join("; "))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! What came of an attempt that brought no whole answer.
 
-use super::address::Refused;
 use super::head::Head;
+use super::resolver::Refused;
+use h2::Reason;
 use std::error::Error as StdError;
 use std::io;
 
@@ -41,7 +42,7 @@ pub enum Cause {
     /// More than is read.
     #[error("too large")]
     TooLarge,
-    /// Something came that is not HTTP.
+    /// Something came that is not HTTP, or against its rules.
     #[error("not understood as HTTP")]
     Garbled,
 }
@@ -49,7 +50,7 @@ pub enum Cause {
 impl Cause {
     /// Sorts reqwest's errors; their text, which holds the URL, goes no further.
     pub(super) fn of(error: &reqwest::Error) -> Self {
-        if let Some(cause) = chain(error).find_map(specific) {
+        if let Some(cause) = chain(error).find_map(specific).or_else(|| chain(error).find_map(of_a_body)) {
             cause
         } else if error.is_timeout() {
             Self::Timeout
@@ -71,6 +72,9 @@ fn specific(error: &(dyn StdError + 'static)) -> Option<Cause> {
     if error.is::<rustls::Error>() {
         return Some(Cause::Tls);
     }
+    if let Some(http2) = error.downcast_ref::<h2::Error>() {
+        return of_http2(http2);
+    }
     let hyper = error.downcast_ref::<hyper::Error>()?;
     if hyper.is_parse_too_large() {
         Some(Cause::TooLarge)
@@ -78,6 +82,25 @@ fn specific(error: &(dyn StdError + 'static)) -> Option<Cause> {
         Some(Cause::Garbled)
     } else {
         None
+    }
+}
+
+/// What our own side of HTTP/2 objected to. What the upstream called off is a cut, whatever reason it gave.
+fn of_http2(error: &h2::Error) -> Option<Cause> {
+    let reason = error.reason().filter(|_| error.is_library())?;
+    match reason {
+        // Past the window, or too many small pieces of headers or of a body.
+        Reason::FLOW_CONTROL_ERROR | Reason::ENHANCE_YOUR_CALM => Some(Cause::TooLarge),
+        _ => Some(Cause::Garbled),
+    }
+}
+
+/// What hyper says of a chunked body that it reads no further: data that is over a limit, input that is no chunk.
+fn of_a_body(error: &(dyn StdError + 'static)) -> Option<Cause> {
+    match error.downcast_ref::<io::Error>()?.kind() {
+        io::ErrorKind::InvalidData => Some(Cause::TooLarge),
+        io::ErrorKind::InvalidInput => Some(Cause::Garbled),
+        _ => None,
     }
 }
 

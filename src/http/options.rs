@@ -1,6 +1,6 @@
 //! What can be set for an upstream's client, and what is wrong with it.
 
-use super::address::Hosts;
+use crate::address::{Hosts, NotAHost, Objection, proxy_objections};
 use crate::secret::LongLivedSecret;
 use std::fmt;
 use std::time::Duration;
@@ -27,26 +27,14 @@ pub struct Options {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// An entry of `allow_private` that is no host.
-    #[error("'{0}' is neither a host name nor an address")]
-    AllowPrivate(String),
-    /// Neither http nor https, or no host.
-    #[error("must be an https URL with a host")]
-    Scheme,
-    /// Plain http to somewhere else.
-    #[error("must be https, unless the host is loopback or listed in allow_private")]
-    Plaintext,
-    /// A user name or password before the host.
-    #[error("must not hold a user name or password")]
-    UserInfo,
-    /// A query or a fragment.
-    #[error("must not hold a query or a fragment")]
-    QueryOrFragment,
-    /// An address literal that is not a public one.
-    #[error("must not name a private, local or reserved address that is not listed in allow_private")]
-    PrivateAddress,
+    #[error("allow_private holds an entry that is neither a host name nor an address")]
+    AllowPrivate,
+    /// The upstream's URL.
+    #[error("the URL {0}")]
+    Url(Objection),
     /// The proxy's URL.
-    #[error("must be an http or https URL of a host, without user name, password, path, query or fragment")]
-    Proxy,
+    #[error("the URL of the proxy {0}")]
+    Proxy(Objection),
     /// The certificates to trust.
     #[error("holds no certificate in PEM form that can be read")]
     Ca,
@@ -61,7 +49,11 @@ pub enum Error {
 impl Options {
     /// Whether an upstream at this URL may be spoken to. Pure; what its name resolves to is judged when connecting.
     pub fn check_url(&self, url: &Url) -> Result<(), Error> {
-        Hosts::parse(&self.allow_private)?.check(url)
+        check(&self.hosts()?, url)
+    }
+
+    pub(super) fn hosts(&self) -> Result<Hosts, Error> {
+        Hosts::parse(&self.allow_private).map_err(|NotAHost| Error::AllowPrivate)
     }
 
     pub(super) fn roots(&self) -> Result<Vec<reqwest::Certificate>, Error> {
@@ -90,18 +82,16 @@ impl Options {
         let Some(url) = &self.proxy else {
             return Ok(None);
         };
-        let plain = matches!(url.scheme(), "http" | "https")
-            && url.has_host()
-            && url.username().is_empty()
-            && url.password().is_none()
-            && matches!(url.path(), "" | "/")
-            && url.query().is_none()
-            && url.fragment().is_none();
-        if !plain {
-            return Err(Error::Proxy);
+        if let Some(objection) = proxy_objections(url).into_iter().next() {
+            return Err(Error::Proxy(objection));
         }
-        reqwest::Proxy::all(url.clone()).map(Some).or(Err(Error::Proxy))
+        reqwest::Proxy::all(url.clone()).map(Some).or(Err(Error::Proxy(Objection::Scheme)))
     }
+}
+
+/// The first thing that speaks against a URL.
+pub(super) fn check(hosts: &Hosts, url: &Url) -> Result<(), Error> {
+    hosts.objections(url).into_iter().next().map_or(Ok(()), |objection| Err(Error::Url(objection)))
 }
 
 impl Default for Options {

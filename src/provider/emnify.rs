@@ -5,6 +5,7 @@
 //! that comes as a 401. The token is an HS384 JWT, so it can't be verified here: its claims are read for its life and
 //! its organisation. Nothing of the upstream's text leaves this module except the token.
 
+use crate::address::Objection;
 use crate::failure::Failure;
 use crate::http::{Cause, Client, Error as UrlError, Head, Request, Response, SendError};
 use crate::jwt::{self, Claims};
@@ -96,7 +97,7 @@ impl ApplicationToken {
         client.check_url(base).map_err(Error::Base)?;
         check_secret(secret.expose())?;
         let mut endpoint = base.clone();
-        endpoint.path_segments_mut().or(Err(Error::Base(UrlError::Scheme)))?.pop_if_empty().extend([
+        endpoint.path_segments_mut().or(Err(Error::Base(UrlError::Url(Objection::Scheme))))?.pop_if_empty().extend([
             "api",
             "v1",
             "authenticate",

@@ -12,6 +12,7 @@ use std::path::Path;
 
 /// Where each module stands; the longest name that fits counts. Nothing imports from a layer above its own.
 const LAYERS: &[(&str, Layer)] = &[
+    ("address", Layer::Pure),
     ("clock", Layer::Pure),
     ("engine::bucket", Layer::Pure),
     ("engine::plan", Layer::Pure),

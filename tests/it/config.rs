@@ -5,6 +5,7 @@
 mod descriptions;
 mod kinds;
 mod providers_page;
+mod urls;
 
 use std::fmt::Write as _;
 use std::fs;

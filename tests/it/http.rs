@@ -1,5 +1,8 @@
 //! The promises of the upstream client, on real sockets. What an upstream can do with an answer is in `provider.rs`.
 
+mod elsewhere;
+mod hostile;
+
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http2;
@@ -20,8 +23,6 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use url::Url;
-use wiremock::matchers::any;
-use wiremock::{Mock, MockServer, ResponseTemplate};
 use zeroize::Zeroizing;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
@@ -63,20 +64,6 @@ async fn serve_one(listener: &TcpListener, answer: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn no_redirect_is_followed() {
-    for status in [300, 301, 302, 303, 307, 308] {
-        let (from, to) = (MockServer::start().await, MockServer::start().await);
-        let everything = |answer| Mock::given(any()).respond_with(answer);
-        everything(ResponseTemplate::new(200)).expect(0).mount(&to).await;
-        let away = ResponseTemplate::new(status).insert_header("Location", to.uri());
-        everything(away).expect(1).mount(&from).await;
-        let response = post(&options(), &from.uri()).await.unwrap();
-        assert_eq!(response.head.status, status);
-    }
-}
-
-/// Run once more by [`the_environments_proxies_are_not_used`].
-#[tokio::test]
 async fn a_request_says_no_more_than_it_must() {
     let (listener, port) = listen().await;
     let url = format!("http://127.0.0.1:{port}/path");
@@ -110,22 +97,6 @@ async fn passes(mut child: tokio::process::Command) {
     let output = output.unwrap().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
-}
-
-#[tokio::test]
-async fn the_environments_proxies_are_not_used() {
-    let (proxy, port) = listen().await;
-    let mut child = another_process("http::a_request_says_no_more_than_it_must");
-    for name in ["NO_PROXY", "no_proxy", "REQUEST_METHOD"] {
-        child.env_remove(name);
-    }
-    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
-        child.env(name, format!("http://127.0.0.1:{port}"));
-    }
-    tokio::select! {
-        accepted = proxy.accept() => panic!("a proxy of the environment was used: {accepted:?}"),
-        () = passes(child) => {}
-    }
 }
 
 /// `serve_one` returns only when the connection has been closed from this side.

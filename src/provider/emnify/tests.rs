@@ -230,9 +230,9 @@ fn made(base: &str, secret: &str) -> Result<ApplicationToken, Error> {
 fn settings_that_cannot_work_are_refused() {
     let base = "https://cdn.emnify.net";
     let table = [
-        ("http://cdn.emnify.net", "secret", Error::Base(UrlError::Plaintext)),
-        ("https://a@cdn.emnify.net", "secret", Error::Base(UrlError::UserInfo)),
-        ("data:text", "secret", Error::Base(UrlError::Scheme)),
+        ("http://cdn.emnify.net", "secret", Error::Base(UrlError::Url(Objection::Plaintext))),
+        ("https://a@cdn.emnify.net", "secret", Error::Base(UrlError::Url(Objection::UserInfo))),
+        ("data:text", "secret", Error::Base(UrlError::Url(Objection::Scheme))),
         (base, "", Error::SecretEmpty),
         (base, "secret\n", Error::SecretCharacter),
         (base, "two words", Error::SecretCharacter),
