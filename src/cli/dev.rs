@@ -1,18 +1,20 @@
 //! `dev`: simulated upstreams and the broker in one process, with sample Workspaces and commands to copy.
 
+mod samples;
+
 use super::serve::start_logging;
 use super::{Failure, block_on, print};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::grpc::Reflection;
-use crate::sandbox::{Organisation, Sandbox, Settings};
+use crate::sandbox::Sandbox;
 use clap::Args;
+use samples::SAMPLES;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 use tempfile::TempDir;
 
 /// Where `dev` listens, and how loud it is.
@@ -25,7 +27,7 @@ pub(super) struct Options {
     /// /livez, /readyz, /metrics and /config.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7701")]
     probe_listen: SocketAddr,
-    /// The simulated upstream, and its control API under /_control.
+    /// The simulated upstreams, and their control API under /_control.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7702")]
     sandbox_listen: SocketAddr,
     /// What is logged: a level, or a list such as `info,token_broker::engine=debug`.
@@ -33,60 +35,22 @@ pub(super) struct Options {
     log: String,
 }
 
-/// A Workspace of the sandbox: its name, what it shows, and the life of its tokens in seconds.
-struct Sample {
-    workspace: &'static str,
-    shows: &'static str,
-    organisation: u64,
-    lifetime: u64,
-    known_upstream: bool,
-}
-
-const SAMPLES: [Sample; 4] = [
-    Sample {
-        workspace: "demo/emnify",
-        shows: "tokens live four hours",
-        organisation: 1,
-        lifetime: 14_400,
-        known_upstream: true,
-    },
-    Sample {
-        workspace: "demo/emnify-weekly",
-        shows: "tokens live a week",
-        organisation: 2,
-        lifetime: 604_800,
-        known_upstream: true,
-    },
-    Sample {
-        workspace: "demo/emnify-short",
-        shows: "tokens live a minute: watch them being renewed",
-        organisation: 3,
-        lifetime: 60,
-        known_upstream: true,
-    },
-    Sample {
-        workspace: "demo/emnify-revoked",
-        shows: "the credential is refused: see what that looks like",
-        organisation: 4,
-        lifetime: 14_400,
-        known_upstream: false,
-    },
-];
-
 /// Less than anybody should set, so that a token can be reported right after it was got.
 const MIN_GAP: &str = "10ms";
+/// The name of the configuration file.
+const CONFIG: &str = "dev.toml";
 
 pub(super) fn dev(options: Options) -> Result<(), Failure> {
     block_on(run(options))
 }
 
 async fn run(options: Options) -> Result<(), Failure> {
-    let sandbox = Sandbox::bind(options.sandbox_listen, settings(), Clock::system()).await;
+    let sandbox = Sandbox::bind(options.sandbox_listen, samples::settings(), Clock::system()).await;
     let sandbox = sandbox.map_err(|error| cant_listen(options.sandbox_listen, &error))?;
     let upstream = sandbox.addr();
     // Secrets come from files here as everywhere; the files are gone with the process.
     let files = write_files(&options, upstream)?;
-    let config = Config::load(&files.path().join("dev.toml"), &Environment::default());
+    let config = Config::load(&files.path().join(CONFIG), &Environment::default());
     let config = config.map_err(|problems| Failure::Usage(problems.to_string()))?;
     start_logging(&config.log)?;
     let app = App::bind(config, Reflection::On).await?;
@@ -94,28 +58,14 @@ async fn run(options: Options) -> Result<(), Failure> {
     app.supervisor().spawn_critical("sandbox", async move {
         sandbox.run(async move { stop.draining().await }).await;
     });
-    print(welcome(&app, upstream))?;
+    print(welcome(&app, upstream, &files.path().join(CONFIG)))?;
     Ok(app.run().await?)
-}
-
-fn settings() -> Settings {
-    let known = SAMPLES.iter().filter(|sample| sample.known_upstream);
-    let organisations = known.map(|sample| {
-        let name = format!("Sandbox {}", sample.organisation);
-        Organisation::new(sample.organisation, name, secret_of(sample), Duration::from_secs(sample.lifetime))
-    });
-    Settings { organisations: organisations.collect(), ..Settings::default() }
-}
-
-fn secret_of(sample: &Sample) -> String {
-    format!("sandbox-application-token-{}", sample.organisation)
 }
 
 fn write_files(options: &Options, upstream: SocketAddr) -> Result<TempDir, Failure> {
     let directory = tempfile::Builder::new().prefix("token-broker-dev-").tempdir()?;
-    let secrets = SAMPLES.iter().map(|sample| format!("{:?} = {:?}\n", sample.workspace, secret_of(sample)));
-    write_private(&directory.path().join("secrets.toml"), &secrets.collect::<String>())?;
-    write_private(&directory.path().join("dev.toml"), &config_text(options, upstream))?;
+    write_private(&directory.path().join("secrets.toml"), &samples::secrets())?;
+    write_private(&directory.path().join(CONFIG), &config_text(options, upstream))?;
     Ok(directory)
 }
 
@@ -128,33 +78,28 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 
 fn config_text(options: &Options, upstream: SocketAddr) -> String {
     let Options { grpc_listen, probe_listen, log, .. } = options;
-    let mut text = format!(
+    format!(
         "[server]\ngrpc_listen = \"{grpc_listen}\"\nprobe_listen = \"{probe_listen}\"\n\
          [log]\nformat = \"human\"\nlevel = {log:?}\n\
-         [engine]\nmin_gap = \"{MIN_GAP}\"\n\
-         [[upstreams]]\nname = \"emnify\"\nkind = \"emnify\"\nurl = \"http://{upstream}\"\n"
-    );
-    text.extend(SAMPLES.iter().map(|Sample { workspace, organisation, .. }| {
-        format!(
-            "[[workspaces]]\nname = {workspace:?}\nupstream = \"emnify\"\norganisation = {organisation}\n\
-             credential = {{ application_token = {{ file = \"secrets.toml\", key = {workspace:?} }} }}\n"
-        )
-    }));
-    text
+         [engine]\nmin_gap = \"{MIN_GAP}\"\n{}",
+        samples::tables(upstream)
+    )
 }
 
-fn welcome(app: &App, upstream: SocketAddr) -> String {
+fn welcome(app: &App, upstream: SocketAddr, config: &Path) -> String {
     let (grpc, probe) = (app.grpc_address(), app.probe_address());
     let workspaces = SAMPLES.map(|sample| format!("  {:<22} {}\n", sample.workspace, sample.shows)).concat();
     let program = program();
     let (broker, api) = (format!("--endpoint http://{grpc}"), format!("http://{upstream}"));
     let get = format!("{program} get {broker} demo/emnify");
+    let config = quoted(&config.display().to_string());
     format!(
         "token-broker dev
 
   gRPC      http://{grpc}
   probes    http://{probe}/livez /readyz /metrics /config
-  upstream  {api} (simulated emnify)
+  upstream  {api} (simulated emnify, Wyvern, Sensos, OAuth 2.0)
+  config    {config}
 
 Workspaces:
 {workspaces}
@@ -178,6 +123,10 @@ Try, in another terminal:
 
   # by any gRPC client
   grpcurl -plaintext -d '{{\"workspace\":\"demo/emnify\"}}' {grpc} tokenbroker.v1.TokenService/GetToken
+
+  # what is sent to an upstream, and what is made of its answer
+  {program} try-upstream {config} demo/emnify-switched
+  {program} try-upstream {config} demo/described
 
   # break the upstream, see the token being served all the same, mend it
   curl -fsS -H 'content-type: application/json' -d '{{\"status\":503}}' {api}/_control/faults

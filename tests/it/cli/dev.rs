@@ -58,7 +58,9 @@ async fn sh(command: &str) -> Done {
 
 /// What its output must hold.
 fn expected(command: &str) -> &'static [&'static str] {
-    let rows: [(&str, &[&str]); 11] = [
+    let rows: [(&str, &[&str]); 13] = [
+        (" demo/emnify-switched", &["1. login: POST", "2. switch: POST", "presented as authorization: Bearer …"]),
+        (" demo/described", &["members  result, result.access_token", "3600"]),
         ("/_control/faults", &[]),
         ("/_control/reset", &[]),
         ("/metrics", &["token_broker_rpc_calls_total", "token_broker_exchanges_total"]),
@@ -85,7 +87,7 @@ fn lacks_grpcurl() -> bool {
 async fn every_printed_command_works_as_printed() {
     let dev = Dev::start().await;
     let commands = dev.commands();
-    assert!(commands.len() >= 11, "{}", dev.welcome);
+    assert!(commands.len() >= 13, "{}", dev.welcome);
     let upstream = dev.address("upstream").to_owned();
     for command in commands {
         if command.starts_with("grpcurl ") && lacks_grpcurl() {
@@ -112,7 +114,7 @@ async fn every_workspace_that_is_printed_is_there() {
     let names =
         rest.lines().take_while(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next());
     let names: Vec<String> = names.map(str::to_owned).collect();
-    assert_eq!(names.len(), 4);
+    assert_eq!(names.len(), 10);
     let endpoint = format!("http://{}", dev.address("gRPC"));
     for name in names {
         let done = super::run(&["get", "--endpoint", &endpoint, &name]).await;
