@@ -168,8 +168,11 @@ impl Exchange {
 
     /// Writes each request once, with something in the place of what only an exchange knows.
     fn rehearse(&self) -> Result<(), Error> {
-        let carried = Carried { refresh_token: Some("-"), token: Some("-") };
         for (stage, step) in self.recipe.steps() {
+            let carried = match stage {
+                Stage::Login => Carried::default(),
+                Stage::Refresh | Stage::Switch => Carried { refresh_token: Some("-"), token: Some("-") },
+            };
             let env = Env { assertion: Some("-"), ..self.env(carried) };
             let written = write::endpoint(&step.request, &env, &self.upstream.base).and_then(|url| {
                 self.upstream.client.check_url(&url)?;
