@@ -174,7 +174,7 @@ const ANSWERS: &[Case] = &[
     ("tenant.parameter", |r| r.tenant.as_mut().unwrap().parameter = "nobody".to_owned()),
     ("tenant.claim", |r| r.tenant.as_mut().unwrap().said = TenantSource::Claim(String::new())),
     ("secrets.unused", |r| r.secrets.push(field("unused", Presence::Required))),
-    ("secrets.organisation", |r| r.secrets[1].name = "organisation".to_owned()),
+    ("parameters.organisation", |r| r.secrets[1].name = "organisation".to_owned()),
     ("secrets.key", |r| r.secrets[1].presence = Presence::Default(t("a"))),
     ("secrets", |r| r.secrets[1].name = "Key".to_owned()),
     ("parameters.version", |r| r.parameters[3].presence = Presence::Default(t("{organisation}"))),
