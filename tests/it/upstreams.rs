@@ -5,11 +5,15 @@
 //! due in a year is a matter of milliseconds and no test waits.
 
 mod emnify;
+mod oauth2;
+mod odd;
+mod sensos;
 mod stand;
+mod wyvern;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
-use stand::{Broker, Exchanged, Upstream};
+use stand::{Broker, Upstream};
 use token_broker::engine::Served;
 use token_broker::error::{Error, Reason};
 

@@ -19,12 +19,12 @@ fn user(change: impl FnOnce(&mut User)) -> Settings {
     settings
 }
 
+const UPSTREAM: &str =
+    "[[upstreams]]\nname = \"emnify\"\nkind = \"emnify\"\nurl = \"SANDBOX\"\nbudget = { logins = 100000 }\n";
+
 /// An upstream with one Workspace `one` of organisation 1.
 fn config(more: &str) -> String {
-    format!(
-        "[[upstreams]]\nname = \"emnify\"\nkind = \"emnify\"\nurl = \"SANDBOX\"\nbudget = {{ logins = 100000 }}\n{}",
-        workspace("one", "user", 1, more)
-    )
+    format!("{UPSTREAM}{}", workspace("one", "user", 1, more))
 }
 
 fn workspace(name: &str, flow: &str, organisation: u64, more: &str) -> String {
@@ -80,19 +80,21 @@ async fn where_the_refresh_token_is_refused_the_login_follows_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_refresh_whose_answer_is_lost_the_login_follows() {
-    let upstream = Upstream::start(settings(Refresh::Rotated)).await;
-    let broker = Broker::start(&upstream, &config(""), &SECRETS);
-    let before = broker.get("one").await.unwrap();
-    let lost = Fault::Cut(Cut { at: CutAt::InBody, by: CutBy::Reset });
-    upstream.control.set_fault_times(Scope::ALL.on(Route::Authenticate), lost, 1);
-    assert_eq!(broker.renewed("one").await.outcome, "unreachable");
-    let meanwhile = broker.get("one").await.unwrap();
-    assert_eq!(meanwhile.token.fingerprint, before.token.fingerprint, "callers see nothing of it");
-    assert_eq!(broker.exchanged_after("one", Duration::from_secs(3)).await.outcome, "token");
-    assert_eq!(broker.steps(), ["login", "refresh", "login"], "what may be used up is not sent again");
-    assert_eq!(broker.renewed("one").await.outcome, "token");
-    assert_eq!(broker.steps().last().unwrap(), "refresh");
-    assert_eq!(upstream.control.counters().authenticate.with_status(401), 0);
+    for (at, outcome) in [(CutAt::InBody, "unavailable"), (CutAt::Before, "unreachable")] {
+        let upstream = Upstream::start(settings(Refresh::Rotated)).await;
+        let broker = Broker::start(&upstream, &config(""), &SECRETS);
+        let before = broker.get("one").await.unwrap();
+        let lost = Fault::Cut(Cut { at, by: CutBy::Close });
+        upstream.control.set_fault_times(Scope::ALL.on(Route::Authenticate), lost, 1);
+        assert_eq!(broker.renewed("one").await.outcome, outcome);
+        let meanwhile = broker.get("one").await.unwrap();
+        assert_eq!(meanwhile.token.fingerprint, before.token.fingerprint, "callers see nothing of it");
+        assert_eq!(broker.exchanged_after("one", Duration::from_secs(3)).await.outcome, "token");
+        assert_eq!(broker.steps(), ["login", "refresh", "login"], "what may be used up is not sent again");
+        assert_eq!(broker.renewed("one").await.outcome, "token");
+        assert_eq!(broker.steps().last().unwrap(), "refresh");
+        assert_eq!(upstream.control.counters().authenticate.with_status(401), 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,8 +131,7 @@ async fn one_user_serves_two_workspaces_by_switching() {
     settings.organisations[1].lifetime = Duration::from_secs(7_200);
     let upstream = Upstream::start(settings).await;
     let (one, two) = (workspace("one", "user-in-workspace", 1, ""), workspace("two", "user-in-workspace", 2, ""));
-    let (head, _) = config("").split_once("[[workspaces]]").map(|(head, rest)| (head.to_owned(), rest.len())).unwrap();
-    let broker = Broker::start(&upstream, &format!("{head}{one}{two}"), &SECRETS);
+    let broker = Broker::start(&upstream, &format!("{UPSTREAM}{one}{two}"), &SECRETS);
     for (workspace, organisation, life) in [("one", 1, 14_399), ("two", 2, 7_199)] {
         let served = broker.get(workspace).await.unwrap();
         let claims = claims(&served);
@@ -146,9 +147,8 @@ async fn one_user_serves_two_workspaces_by_switching() {
 #[tokio::test(start_paused = true)]
 async fn a_switch_that_is_refused_is_a_credential_that_is_refused() {
     let upstream = Upstream::start(user(|user| user.workspaces = vec![1])).await;
-    let (head, _) = config("").split_once("[[workspaces]]").map(|(head, rest)| (head.to_owned(), rest.len())).unwrap();
     let two = workspace("two", "user-in-workspace", 2, "");
-    let broker = Broker::start(&upstream, &format!("{head}{two}"), &SECRETS);
+    let broker = Broker::start(&upstream, &format!("{UPSTREAM}{two}"), &SECRETS);
     for _ in 0..3 {
         assert_eq!(reason(&broker.get("two").await), Some(Reason::CredentialRejected));
     }
