@@ -33,7 +33,8 @@ export const RESOURCES = {
   'urn:example:quick': { life: 8, alg: 'ES256' },
 };
 
-function newKey(alg) {
+/** A key pair of a client or of the server. */
+export function newKey(alg) {
   const { privateKey, publicKey } = generateKeyPairSync(...ALGORITHMS[alg]);
   const named = { kid: `key ${alg}`, alg, use: 'sig' };
   return {
@@ -125,6 +126,8 @@ export async function serve() {
     requests,
     privateKeys: Object.fromEntries(Object.entries(keys).map(([alg, key]) => [alg, key.pem])),
     refreshToken: (resource) => newRefreshToken(provider, clients.person.client_id, resource),
+    knows: async (token) => (await provider.ClientCredentials.find(token))?.isValid,
+    reuse: (token) => refresh(issuer, clients.person, token, requests),
     close: () => server.close().closeAllConnections(),
   };
 }
@@ -163,4 +166,17 @@ async function newRefreshToken(provider, clientId, resource) {
   const client = await provider.Client.find(clientId);
   const token = new provider.RefreshToken({ accountId, client, grantId, scope, resource, gty: 'authorization_code' });
   return token.save();
+}
+
+/** A refresh that is not the broker's; why it was refused. */
+async function refresh(issuer, client, token, requests) {
+  const form = (text) => new URLSearchParams({ '': text }).toString().slice(1);
+  const basic = Buffer.from(`${form(client.client_id)}:${form(client.client_secret)}`).toString('base64');
+  const answer = await fetch(`${issuer}/token`, {
+    method: 'POST',
+    headers: { authorization: `Basic ${basic}` },
+    body: new URLSearchParams({ grant_type: 'refresh_token', refresh_token: token }),
+  });
+  await answer.arrayBuffer();
+  return requests.findLast((request) => request.used === digest(token)).detail;
 }

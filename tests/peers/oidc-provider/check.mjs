@@ -1,0 +1,227 @@
+// What the broker's oauth2 kind brings from an authorization server that is not of this project: run by run.sh.
+
+import assert from 'node:assert/strict';
+import { createRemoteJWKSet, jwtVerify } from 'jose';
+import { Broker } from './broker.mjs';
+import { RESOURCES, newKey, serve } from './server.mjs';
+
+// Nothing here takes a quarter of it.
+const LIMIT = 120_000;
+const [API, QUICK] = Object.keys(RESOURCES);
+const RENEWALS = 6;
+
+setTimeout(() => {
+  console.error(`not over after ${LIMIT / 1000} s`);
+  process.exit(1);
+}, LIMIT).unref();
+
+const [program] = process.argv.slice(2);
+const peer = await serve();
+const broker = new Broker(program);
+const { basic, post, keys, person } = peer.clients;
+const secrets = [basic, post, person].map((client) => client.client_secret);
+/** Looked for in the log at the end, beside the client secrets: what was handed out, and what was made to fail. */
+const handedOut = [];
+
+const withSecret = (client, secret = client.client_secret) => ({
+  parameters: { client_id: client.client_id },
+  credential: { client_secret: broker.secret(secret) },
+});
+const withKey = (alg, pem = peer.privateKeys[alg]) => ({
+  flow: 'private-key-jwt',
+  parameters: { client_id: keys.client_id, algorithm: alg, key_id: `key ${alg}` },
+  credential: { private_key: broker.secret(pem) },
+});
+const asking = (workspace, parameters, extra = {}) => ({
+  ...workspace, ...extra, parameters: { ...workspace.parameters, ...parameters },
+});
+
+const algorithms = Object.keys(peer.privateKeys);
+const firstRefreshToken = await peer.refreshToken(QUICK);
+const inBasic = { flow: 'client-credentials', ...withSecret(basic) };
+const inBody = { flow: 'client-credentials-body', ...withSecret(post) };
+const forPerson = {
+  flow: 'refresh-token',
+  parameters: { client_id: person.client_id },
+  credential: { client_secret: broker.secret(person.client_secret), refresh_token: broker.secret(firstRefreshToken) },
+};
+
+/** Names what fails. */
+async function step(name, check) {
+  const begun = performance.now();
+  try {
+    const said = await check();
+    console.log(`${name.padEnd(20)} ${Math.round(performance.now() - begun)} ms${said ? `: ${said}` : ''}`);
+  } catch (error) {
+    console.error(`${name} failed; the broker said:\n${broker.log}`);
+    throw error;
+  }
+}
+
+/** What is asked for; which client the server must have recognised, and how. */
+const granted = {
+  'basic/opaque': [inBasic, { client: basic, proof: 'basic' }],
+  'basic/scope': [asking(inBasic, { scope: 'read' }), { client: basic, proof: 'basic', scope: 'read' }],
+  'basic/resource': [
+    asking(inBasic, { scope: 'write read', resource: API }),
+    { client: basic, proof: 'basic', resource: API, scope: 'write read' },
+  ],
+  'basic/extra': [
+    asking(inBasic, { scope: 'read' }, { extra_parameters: { resource: QUICK } }),
+    { client: basic, proof: 'basic', resource: QUICK, scope: 'read' },
+  ],
+  'body/opaque': [inBody, { client: post, proof: 'body' }],
+  'body/resource': [
+    asking(inBody, { scope: 'read', resource: API }),
+    { client: post, proof: 'body', resource: API, scope: 'read' },
+  ],
+  ...Object.fromEntries(algorithms.map((alg) => [
+    `key/${alg.toLowerCase()}`,
+    [asking(withKey(alg), { scope: 'read', resource: API }), { client: keys, proof: alg, resource: API, scope: 'read' }],
+  ])),
+};
+
+/** What must be refused, and the server's own reason. */
+const refused = {
+  'wrong/basic': [{ ...inBasic, ...withSecret(basic, basic.client_secret.slice(1)) }, 'invalid secret provided'],
+  'wrong/body': [{ ...inBody, ...withSecret(post, `${post.client_secret}x`) }, 'invalid secret provided'],
+  'wrong/key': [withKey('ES256', newKey('ES256').pem), null],
+  'wrong/key-id': [asking(withKey('ES256'), { key_id: 'key ES384' }), null],
+  'wrong/client': [asking(inBasic, { client_id: 'nobody' }), 'client not found'],
+  'wrong/scope': [asking(inBasic, { scope: 'admin', resource: API }), null],
+  'wrong/resource': [asking(inBasic, { resource: 'urn:example:unknown' }), null],
+  'wrong/refresh-token': [
+    { ...forPerson, credential: { ...forPerson.credential, refresh_token: broker.secret('no-such-token') } },
+    'refresh token not found',
+  ],
+  // The same secret as it is: that the others pass shows that the broker encodes it.
+  'wrong/not-encoded': [{ upstream: 'not-encoded', ...withSecret(basic) }, null],
+};
+
+const upstreams = {
+  peer: {
+    kind: 'oauth2',
+    url: `${peer.issuer}/token`,
+    budget: { logins: 1_000, per: '1m' },
+    shortest_lifetime: '2s',
+    renew_at: 0.1,
+  },
+  'not-encoded': {
+    kind: 'http',
+    url: `${peer.issuer}/token`,
+    flows: {
+      login: {
+        secrets: ['client_secret'],
+        parameters: ['client_id'],
+        login: {
+          path: '',
+          basic: { user: '{client_id}', password: '{client_secret}', form_encoded: false },
+          form: { grant_type: 'client_credentials' },
+          answer: { token: 'access_token', expiry: [{ relative: 'expires_in', unit: 's' }] },
+        },
+      },
+    },
+  },
+};
+
+function workspaces() {
+  const all = { ...granted, ...refused, person: [forPerson] };
+  return Object.fromEntries(Object.entries(all).map(([name, [workspace]]) => [name, { upstream: 'peer', ...workspace }]));
+}
+
+/** The requests that this made, and what it came to. */
+async function during(action) {
+  const before = peer.requests.length;
+  const result = await action();
+  return [result, peer.requests.slice(before)];
+}
+
+const jwks = createRemoteJWKSet(new URL(`${peer.issuer}/jwks`));
+
+/** A JWT is what the server's published keys say it is. */
+async function verify(token, { client, resource, scope, subject = client.client_id }) {
+  const { issuer } = peer;
+  const { payload } = await jwtVerify(token.value, jwks, { issuer, audience: resource, subject, typ: 'at+jwt' });
+  assert.equal(payload.client_id, client.client_id);
+  assert.deepEqual(payload.scope.split(' ').toSorted(), scope.split(' ').toSorted());
+  const life = payload.exp - payload.iat;
+  assert.equal(life, RESOURCES[resource].life);
+  assert.ok(token.valid_for_seconds > 0 && token.valid_for_seconds <= life, `${token.valid_for_seconds} of ${life} s`);
+  assert.ok(Date.parse(token.expires_at) <= payload.exp * 1000, 'no later than the server says');
+}
+
+async function isGranted(name, expected) {
+  const [token, requests] = await during(() => broker.get(name));
+  assert.equal(token.refused, undefined, JSON.stringify(requests));
+  handedOut.push(token.value);
+  assert.deepEqual([token.header_name, token.token_type], ['authorization', 'Bearer']);
+  const { client, ...asked } = expected;
+  assert.deepEqual(requests, [{
+    client: client.client_id, grant: 'client_credentials', status: 200, resource: undefined, scope: undefined, ...asked,
+  }]);
+  if (expected.resource) await verify(token, expected);
+  else assert.ok(await peer.knows(token.value), 'an opaque token is the one that the server keeps');
+}
+
+async function isRefused(name, reason) {
+  const [answer, requests] = await during(() => broker.get(name));
+  assert.match(answer.refused ?? 'a token', /CREDENTIAL_REJECTED/, JSON.stringify(requests));
+  assert.equal(requests.length, 1, 'tried once');
+  if (reason) assert.equal(requests[0].detail, reason);
+  const [again, more] = await during(() => broker.get(name));
+  assert.match(again.refused, /CREDENTIAL_REJECTED/);
+  assert.deepEqual(more, [], 'not tried again');
+  return `${requests[0].status} ${requests[0].error}: ${requests[0].detail}`;
+}
+
+/** Each renewal spends the refresh token that the one before it brought. */
+async function rotates() {
+  const states = broker.watch('person');
+  const first = peer.requests.length;
+  for (let seen = 0; seen <= RENEWALS;) {
+    const { value: state } = await states.next();
+    if (state.state !== 'token') {
+      assert.equal(state.reason, 'TOKEN_PENDING');
+      continue;
+    }
+    await verify(state, { client: person, resource: QUICK, scope: 'read write', subject: 'a-person' });
+    handedOut.push(state.value);
+    seen += 1;
+  }
+  const spent = peer.requests.slice(first);
+  const expected = { client: person.client_id, grant: 'refresh_token', proof: 'basic', status: 200 };
+  for (const [before, request] of spent.entries()) {
+    assert.partialDeepStrictEqual(request, { ...expected, rotation: before + 1 });
+  }
+  assert.ok(spent.length > RENEWALS);
+  assert.equal(new Set(spent.map((request) => request.used)).size, spent.length, 'no refresh token is used twice');
+  return states;
+}
+
+/** The server watches: the first refresh token once more ends the family, and the broker says that it is over. */
+async function isToldOfReuse(states) {
+  assert.equal(await peer.reuse(firstRefreshToken), 'refresh token already used');
+  const first = peer.requests.length;
+  let state;
+  do ({ value: state } = await states.next()); while (state.state === 'token');
+  assert.equal(state.reason, 'CREDENTIAL_REJECTED');
+  await states.return();
+  const details = peer.requests.slice(first).map((request) => request.detail);
+  assert.deepEqual(details, ['refresh token not found', 'refresh token not found'], 'the newer one, then the configured one');
+}
+
+function nothingLeaked() {
+  const { log } = broker;
+  assert.ok(log.includes('"exchange'), 'the log is there');
+  const pem = Object.values(peer.privateKeys).map((key) => key.split('\n')[1]);
+  const found = [...secrets, ...handedOut, ...pem, firstRefreshToken].filter((text) => log.includes(text));
+  assert.equal(found.length, 0, 'no secret and no token in the log');
+}
+
+await broker.start(upstreams, workspaces());
+for (const [name, [, expected]] of Object.entries(granted)) await step(name, () => isGranted(name, expected));
+for (const [name, [, reason]] of Object.entries(refused)) await step(name, () => isRefused(name, reason));
+await step('rotation', async () => isToldOfReuse(await rotates()));
+await step('log', nothingLeaked);
+broker.stop();
+peer.close();
