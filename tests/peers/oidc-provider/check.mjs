@@ -9,6 +9,8 @@ import { RESOURCES, newKey, serve } from './server.mjs';
 const LIMIT = 120_000;
 const [API, QUICK] = Object.keys(RESOURCES);
 const RENEWALS = 6;
+// A parameter that the broker knows nothing of (RFC 9396).
+const DETAILS = JSON.stringify([{ type: 'transfer', text: 'ü & ?=+%41' }]);
 
 setTimeout(() => {
   console.error(`not over after ${LIMIT / 1000} s`);
@@ -27,10 +29,10 @@ const withSecret = (client, secret = client.client_secret) => ({
   parameters: { client_id: client.client_id },
   credential: { client_secret: broker.secret(secret) },
 });
-const withKey = (alg, pem = peer.privateKeys[alg]) => ({
+const withKey = (alg, pem = peer.privateKeys[alg], keyId = `key ${alg}`) => ({
   flow: 'private-key-jwt',
-  parameters: { client_id: keys.client_id, algorithm: alg, key_id: `key ${alg}` },
-  credential: { private_key: broker.secret(pem) },
+  parameters: { client_id: keys.client_id, algorithm: alg },
+  credential: { private_key: broker.secret(pem), key_id: broker.secret(keyId) },
 });
 const asking = (workspace, parameters, extra = {}) => ({
   ...workspace, ...extra, parameters: { ...workspace.parameters, ...parameters },
@@ -67,8 +69,8 @@ const granted = {
     { client: basic, proof: 'basic', resource: API, scope: 'write read' },
   ],
   'basic/extra': [
-    asking(inBasic, { scope: 'read' }, { extra_parameters: { resource: QUICK } }),
-    { client: basic, proof: 'basic', resource: QUICK, scope: 'read' },
+    asking(inBasic, { scope: 'read', resource: API }, { extra_parameters: { authorization_details: DETAILS } }),
+    { client: basic, proof: 'basic', resource: API, scope: 'read', details: DETAILS },
   ],
   'body/opaque': [inBody, { client: post, proof: 'body' }],
   'body/resource': [
@@ -86,7 +88,7 @@ const refused = {
   'wrong/basic': [{ ...inBasic, ...withSecret(basic, basic.client_secret.slice(1)) }, 'invalid secret provided'],
   'wrong/body': [{ ...inBody, ...withSecret(post, `${post.client_secret}x`) }, 'invalid secret provided'],
   'wrong/key': [withKey('ES256', newKey('ES256').pem), null],
-  'wrong/key-id': [asking(withKey('ES256'), { key_id: 'key ES384' }), null],
+  'wrong/key-id': [withKey('ES256', undefined, 'key ES384'), null],
   'wrong/client': [asking(inBasic, { client_id: 'nobody' }), 'client not found'],
   'wrong/scope': [asking(inBasic, { scope: 'admin', resource: API }), null],
   'wrong/resource': [asking(inBasic, { resource: 'urn:example:unknown' }), null],
@@ -139,11 +141,12 @@ async function during(action) {
 const jwks = createRemoteJWKSet(new URL(`${peer.issuer}/jwks`));
 
 /** A JWT is what the server's published keys say it is. */
-async function verify(token, { client, resource, scope, subject = client.client_id }) {
+async function verify(token, { client, resource, scope, details, subject = client.client_id }) {
   const { issuer } = peer;
   const { payload } = await jwtVerify(token.value, jwks, { issuer, audience: resource, subject, typ: 'at+jwt' });
   assert.equal(payload.client_id, client.client_id);
   assert.deepEqual(payload.scope.split(' ').toSorted(), scope.split(' ').toSorted());
+  assert.deepEqual(payload.authorization_details, details && JSON.parse(details));
   const life = payload.exp - payload.iat;
   assert.equal(life, RESOURCES[resource].life);
   assert.ok(token.valid_for_seconds > 0 && token.valid_for_seconds <= life, `${token.valid_for_seconds} of ${life} s`);
@@ -155,7 +158,7 @@ async function isGranted(name, expected) {
   assert.equal(token.refused, undefined, JSON.stringify(requests));
   handedOut.push(token.value);
   assert.deepEqual([token.header_name, token.token_type], ['authorization', 'Bearer']);
-  const { client, ...asked } = expected;
+  const { client, details, ...asked } = expected;
   assert.deepEqual(requests, [{
     client: client.client_id, grant: 'client_credentials', status: 200, resource: undefined, scope: undefined, ...asked,
   }]);

@@ -69,7 +69,11 @@ function configuration(clients) {
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
-      introspection: { enabled: true },
+      richAuthorizationRequests: {
+        enabled: true,
+        types: { transfer: { validate() {} } },
+        authorizationDetailsForAccessToken: (ctx) => JSON.parse(ctx.oidc.params.authorization_details),
+      },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => undefined,
