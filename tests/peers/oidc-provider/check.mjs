@@ -97,7 +97,7 @@ const refused = {
     'refresh token not found',
   ],
   // The same secret as it is: that the others pass shows that the broker encodes it.
-  'wrong/not-encoded': [{ upstream: 'not-encoded', ...withSecret(basic) }, null],
+  'wrong/not-encoded': [{ upstream: 'not-encoded', ...withSecret(post) }, null],
 };
 
 const upstreams = {

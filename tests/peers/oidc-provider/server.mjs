@@ -64,7 +64,7 @@ function configuration(clients) {
     clients,
     jwks: { keys: [newKey('RS256').private, newKey('ES256').private] },
     cookies: { keys: [random()] },
-    scopes: ['openid', 'offline_access', 'read', 'write'],
+    scopes: ['openid', 'offline_access', 'read', 'write', 'admin'],
     enabledJWA: { clientAuthSigningAlgValues: Object.keys(ALGORITHMS) },
     features: {
       devInteractions: { enabled: false },
@@ -99,7 +99,12 @@ export async function serve() {
 
   const keys = Object.fromEntries(Object.keys(ALGORITHMS).map((alg) => [alg, newKey(alg)]));
   const clients = {
-    basic: { ...machine, client_id: 'a:client/of+100%&more=', client_secret: newSecret() },
+    basic: {
+      ...machine,
+      client_id: 'a:client/of+100%&more=',
+      client_secret: newSecret(),
+      authorization_details_types: ['transfer'],
+    },
     post: { ...machine, client_id: 'post', client_secret: newSecret(), token_endpoint_auth_method: 'client_secret_post' },
     keys: {
       ...machine,
