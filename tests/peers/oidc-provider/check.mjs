@@ -5,13 +5,15 @@ import { createRemoteJWKSet, jwtVerify } from 'jose';
 import { Broker } from './broker.mjs';
 import { RESOURCES, newKey, serve } from './server.mjs';
 
-// Nothing here takes a quarter of it.
+// In milliseconds: it takes fifteen seconds.
 const LIMIT = 120_000;
 const [API, QUICK] = Object.keys(RESOURCES);
 const RENEWALS = 6;
 // A parameter that the broker knows nothing of (RFC 9396).
 const DETAILS = JSON.stringify([{ type: 'transfer', text: 'ü & ?=+%41' }]);
 
+// Whatever ends this ends the broker too.
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
 setTimeout(() => {
   console.error(`not over after ${LIMIT / 1000} s`);
   process.exit(1);
@@ -20,9 +22,9 @@ setTimeout(() => {
 const [program] = process.argv.slice(2);
 const peer = await serve();
 const broker = new Broker(program);
-const { basic, post, keys, person } = peer.clients;
-const secrets = [basic, post, person].map((client) => client.client_secret);
-/** Looked for in the log at the end, beside the client secrets: what was handed out, and what was made to fail. */
+const { basic, post, keys, person, app } = peer.clients;
+// Looked for in the log at the end. What a secret begins with looks the same when it is encoded.
+const secrets = [basic, post, person].map((client) => client.client_secret.slice(0, 32));
 const handedOut = [];
 
 const withSecret = (client, secret = client.client_secret) => ({
@@ -39,7 +41,7 @@ const asking = (workspace, parameters, extra = {}) => ({
 });
 
 const algorithms = Object.keys(peer.privateKeys);
-const firstRefreshToken = await peer.refreshToken(QUICK);
+const firstRefreshToken = await peer.refreshToken(person, QUICK);
 const inBasic = { flow: 'client-credentials', ...withSecret(basic) };
 const inBody = { flow: 'client-credentials-body', ...withSecret(post) };
 const forPerson = {
@@ -59,6 +61,17 @@ async function step(name, check) {
     throw error;
   }
 }
+
+const forApp = {
+  flow: 'refresh-token',
+  parameters: { client_id: app.client_id, scope: 'read' },
+  credential: { refresh_token: broker.secret(await peer.refreshToken(app, API)) },
+};
+const exchanging = {
+  flow: 'token-exchange',
+  parameters: { client_id: basic.client_id },
+  credential: { client_secret: broker.secret(basic.client_secret), subject_token: broker.secret('a-token') },
+};
 
 /** What is asked for; which client the server must have recognised, and how. */
 const granted = {
@@ -81,6 +94,15 @@ const granted = {
     `key/${alg.toLowerCase()}`,
     [asking(withKey(alg), { scope: 'read', resource: API }), { client: keys, proof: alg, resource: API, scope: 'read' }],
   ])),
+  // As FAPI 2.0 wants it: the assertion is for the issuer, not for the endpoint.
+  'key/for-issuer': [
+    asking(withKey('PS256'), { scope: 'read', resource: API, assertion_audience: peer.issuer }),
+    { client: keys, proof: 'PS256', resource: API, scope: 'read' },
+  ],
+  'refresh/no-secret': [
+    forApp,
+    { client: app, grant: 'refresh_token', proof: 'none', scope: 'read', of: API, subject: 'a-person' },
+  ],
 };
 
 /** What must be refused, and the server's own reason. */
@@ -90,12 +112,19 @@ const refused = {
   'wrong/key': [withKey('ES256', newKey('ES256').pem), null],
   'wrong/key-id': [withKey('ES256', undefined, 'key ES384'), null],
   'wrong/client': [asking(inBasic, { client_id: 'nobody' }), 'client not found'],
+  'wrong/audience': [
+    asking(withKey('ES256'), { assertion_audience: 'https://another.example/token' }),
+    'audience (aud) must equal the endpoint url, issuer identifier or token endpoint url',
+  ],
+  'wrong/algorithm': [asking(withKey('RS256'), { algorithm: 'RS384' }), null],
   'wrong/scope': [asking(inBasic, { scope: 'admin', resource: API }), null],
   'wrong/resource': [asking(inBasic, { resource: 'urn:example:unknown' }), null],
   'wrong/refresh-token': [
     { ...forPerson, credential: { ...forPerson.credential, refresh_token: broker.secret('no-such-token') } },
     'refresh token not found',
   ],
+  // The server does not have it, but has nothing to say against the client.
+  'wrong/grant': [exchanging, 'unsupported grant_type requested'],
   // The same secret as it is: that the others pass shows that the broker encodes it.
   'wrong/not-encoded': [{ upstream: 'not-encoded', ...withSecret(post) }, null],
 };
@@ -141,14 +170,14 @@ async function during(action) {
 const jwks = createRemoteJWKSet(new URL(`${peer.issuer}/jwks`));
 
 /** A JWT is what the server's published keys say it is. */
-async function verify(token, { client, resource, scope, details, subject = client.client_id }) {
+async function verify(token, { client, scope, details, resource, of = resource, subject = client.client_id }) {
   const { issuer } = peer;
-  const { payload } = await jwtVerify(token.value, jwks, { issuer, audience: resource, subject, typ: 'at+jwt' });
+  const { payload } = await jwtVerify(token.value, jwks, { issuer, audience: of, subject, typ: 'at+jwt' });
   assert.equal(payload.client_id, client.client_id);
   assert.deepEqual(payload.scope.split(' ').toSorted(), scope.split(' ').toSorted());
   assert.deepEqual(payload.authorization_details, details && JSON.parse(details));
   const life = payload.exp - payload.iat;
-  assert.equal(life, RESOURCES[resource].life);
+  assert.equal(life, RESOURCES[of].life);
   assert.ok(token.valid_for_seconds > 0 && token.valid_for_seconds <= life, `${token.valid_for_seconds} of ${life} s`);
   assert.ok(Date.parse(token.expires_at) <= payload.exp * 1000, 'no later than the server says');
 }
@@ -158,11 +187,10 @@ async function isGranted(name, expected) {
   assert.equal(token.refused, undefined, JSON.stringify(requests));
   handedOut.push(token.value);
   assert.deepEqual([token.header_name, token.token_type], ['authorization', 'Bearer']);
-  const { client, details, ...asked } = expected;
-  assert.deepEqual(requests, [{
-    client: client.client_id, grant: 'client_credentials', status: 200, resource: undefined, scope: undefined, ...asked,
-  }]);
-  if (expected.resource) await verify(token, expected);
+  const { client, grant = 'client_credentials', proof, resource, scope } = expected;
+  const seen = requests.map((request) => [request.client, request.grant, request.proof, request.resource, request.scope]);
+  assert.deepEqual(seen, [[client.client_id, grant, proof, resource, scope]]);
+  if (expected.resource ?? expected.of) await verify(token, expected);
   else assert.ok(await peer.knows(token.value), 'an opaque token is the one that the server keeps');
 }
 
@@ -203,19 +231,21 @@ async function rotates() {
 
 /** The server watches: the first refresh token once more ends the family, and the broker says that it is over. */
 async function isToldOfReuse(states) {
-  assert.equal(await peer.reuse(firstRefreshToken), 'refresh token already used');
-  const first = peer.requests.length;
+  const reused = await peer.reuse(firstRefreshToken);
+  assert.equal(reused.detail, 'refresh token already used');
   let state;
   do ({ value: state } = await states.next()); while (state.state === 'token');
   assert.equal(state.reason, 'CREDENTIAL_REJECTED');
   await states.return();
-  const details = peer.requests.slice(first).map((request) => request.detail);
-  assert.deepEqual(details, ['refresh token not found', 'refresh token not found'], 'the newer one, then the configured one');
+  const after = peer.requests.slice(peer.requests.indexOf(reused) + 1).map((request) => request.error);
+  assert.deepEqual(after, ['invalid_grant', 'invalid_grant'], 'the newer one, then the configured one, and no more');
+  const spent = peer.requests.filter((request) => request.client === person.client_id && request.status === 200);
+  return `${spent.length} refresh tokens, each used once`;
 }
 
 function nothingLeaked() {
   const { log } = broker;
-  assert.ok(log.includes('"exchange'), 'the log is there');
+  assert.ok(log.includes('asks the upstream'), 'the log is there');
   const pem = Object.values(peer.privateKeys).map((key) => key.split('\n')[1]);
   const found = [...secrets, ...handedOut, ...pem, firstRefreshToken].filter((text) => log.includes(text));
   assert.equal(found.length, 0, 'no secret and no token in the log');

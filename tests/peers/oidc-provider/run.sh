@@ -23,7 +23,7 @@ fi
 PATH=$VENV/bin:$PATH
 if ! cmp --silent "$here/package-lock.json" "$OUT/installed"; then
   cp "$here"/{package.json,package-lock.json,.npmrc} "$OUT"
-  (cd "$OUT" && npm ci --silent)
+  (cd "$OUT" && timeout 300 npm ci --silent)
   cp "$here/package-lock.json" "$OUT/installed"
 fi
 # Packages are looked for beside the file that imports them.

@@ -88,6 +88,11 @@ function configuration(clients) {
   };
 }
 
+const consented = {
+  grant_types: ['authorization_code', 'refresh_token'],
+  redirect_uris: ['https://client.example/back'],
+  scope: 'openid offline_access read write',
+};
 const machine = { grant_types: ['client_credentials'], redirect_uris: [], response_types: [], scope: 'read write' };
 
 /** Serves on a port of loopback that the system chooses. */
@@ -112,13 +117,8 @@ export async function serve() {
       token_endpoint_auth_method: 'private_key_jwt',
       jwks: { keys: Object.values(keys).map((key) => key.public) },
     },
-    person: {
-      client_id: 'for+a+person',
-      client_secret: newSecret(),
-      grant_types: ['authorization_code', 'refresh_token'],
-      redirect_uris: ['https://client.example/back'],
-      scope: 'openid offline_access read write',
-    },
+    person: { ...consented, client_id: 'for+a+person', client_secret: newSecret() },
+    app: { ...consented, client_id: 'app', token_endpoint_auth_method: 'none' },
   };
   const provider = new Provider(issuer, configuration(Object.values(clients)));
   const requests = [];
@@ -134,7 +134,7 @@ export async function serve() {
     clients,
     requests,
     privateKeys: Object.fromEntries(Object.entries(keys).map(([alg, key]) => [alg, key.pem])),
-    refreshToken: (resource) => newRefreshToken(provider, clients.person.client_id, resource),
+    refreshToken: (client, resource) => newRefreshToken(provider, client.client_id, resource),
     knows: async (token) => (await provider.ClientCredentials.find(token))?.isValid,
     reuse: (token) => refresh(issuer, clients.person, token, requests),
     close: () => server.close().closeAllConnections(),
@@ -177,7 +177,7 @@ async function newRefreshToken(provider, clientId, resource) {
   return token.save();
 }
 
-/** A refresh that is not the broker's; why it was refused. */
+/** A refresh that is not the broker's: what was recorded of it. */
 async function refresh(issuer, client, token, requests) {
   const form = (text) => new URLSearchParams({ '': text }).toString().slice(1);
   const basic = Buffer.from(`${form(client.client_id)}:${form(client.client_secret)}`).toString('base64');
@@ -187,5 +187,5 @@ async function refresh(issuer, client, token, requests) {
     body: new URLSearchParams({ grant_type: 'refresh_token', refresh_token: token }),
   });
   await answer.arrayBuffer();
-  return requests.findLast((request) => request.used === digest(token)).detail;
+  return requests.findLast((request) => request.used === digest(token));
 }
