@@ -1,6 +1,7 @@
 // What the broker's oauth2 kind brings from an authorization server that is not of this project: run by run.sh.
 
 import assert from 'node:assert/strict';
+import { createPrivateKey } from 'node:crypto';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
 import { Broker } from './broker.mjs';
 import { RESOURCES, newKey, serve } from './server.mjs';
@@ -94,6 +95,11 @@ const granted = {
     `key/${alg.toLowerCase()}`,
     [asking(withKey(alg), { scope: 'read', resource: API }), { client: keys, proof: alg, resource: API, scope: 'read' }],
   ])),
+  // The other form that RSA keys come in.
+  'key/pkcs1': [
+    withKey('RS256', createPrivateKey(peer.privateKeys.RS256).export({ format: 'pem', type: 'pkcs1' })),
+    { client: keys, proof: 'RS256' },
+  ],
   // As FAPI 2.0 wants it: the assertion is for the issuer, not for the endpoint.
   'key/for-issuer': [
     asking(withKey('PS256'), { scope: 'read', resource: API, assertion_audience: peer.issuer }),
