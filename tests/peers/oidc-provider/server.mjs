@@ -7,8 +7,8 @@ import { createServer } from 'node:http';
 import { once } from 'node:events';
 import Provider, { errors } from 'oidc-provider';
 
-// All that a client secret may hold and that is not unreserved in a URL: form encoding shows.
-const PUNCTUATION = '!"#$%&\'()*+,-./:;<=>?@[\\]^_`{|}~%41%%20';
+// All that a client secret may hold beside letters and digits, and what looks encoded already.
+const PUNCTUATION = ' !"#$%&\'()*+,-./:;<=>?@[\\]^_`{|}~%41%%20';
 
 const random = () => randomBytes(24).toString('base64url');
 const newSecret = () => `${random()}${PUNCTUATION}${random()}`;
@@ -106,7 +106,7 @@ export async function serve() {
   const clients = {
     basic: {
       ...machine,
-      client_id: 'a:client/of+100%&more=',
+      client_id: 'a:client of/100%+&more=',
       client_secret: newSecret(),
       authorization_details_types: ['transfer'],
     },
