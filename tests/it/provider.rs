@@ -7,6 +7,7 @@
 //! emnify's answers are read by [`ApplicationToken`] and by a recipe that says the same.
 
 mod hostile;
+mod loading;
 mod recipes;
 mod script;
 mod steps;
