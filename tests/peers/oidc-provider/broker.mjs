@@ -70,7 +70,8 @@ export class Broker {
 
   /** The states of a Workspace as they come, for as long as somebody asks for the next one. */
   async *watch(workspace) {
-    const child = this.#spawn(['watch', '--json', '--endpoint', this.#endpoint, workspace], ['ignore', 'pipe', 'ignore']);
+    const command = ['watch', '--json', '--endpoint', this.#endpoint, workspace];
+    const child = this.#spawn(command, ['ignore', 'pipe', 'ignore']);
     try {
       for await (const line of createInterface({ input: child.stdout })) yield JSON.parse(line);
     } finally {

@@ -1,6 +1,6 @@
-// An authorization server that is not of this project: the certified oidc-provider, set up so that every grant and every
-// client authentication that it shares with the broker's `oauth2` kind can be used. It runs in the process of the check,
-// which so sees what each request proved, and makes the refresh token that otherwise takes a person at a browser.
+// An authorization server that is not of this project: the certified oidc-provider, set up so that every grant and
+// every client authentication that it shares with the broker's `oauth2` kind can be used. It runs in the process of the
+// check, which so sees what each request proved, and makes the refresh tokens for which it otherwise takes a person.
 
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -110,7 +110,12 @@ export async function serve() {
       client_secret: newSecret(),
       authorization_details_types: ['transfer'],
     },
-    post: { ...machine, client_id: 'post', client_secret: newSecret(), token_endpoint_auth_method: 'client_secret_post' },
+    post: {
+      ...machine,
+      client_id: 'post',
+      client_secret: newSecret(),
+      token_endpoint_auth_method: 'client_secret_post',
+    },
     keys: {
       ...machine,
       client_id: 'https://client.example/?a=b',
@@ -122,17 +127,23 @@ export async function serve() {
   };
   const provider = new Provider(issuer, configuration(Object.values(clients)));
   const requests = [];
+  const received = [];
   // What the answer itself is silent about, so that it says nothing to who guesses.
   provider.on('grant.error', (ctx, error) => { ctx.state.detail = error.error_detail; });
   provider.use(async (ctx, next) => {
     await next();
-    if (ctx.oidc?.route === 'token') requests.push(record(ctx));
+    if (ctx.oidc?.route !== 'token') return;
+    requests.push(record(ctx));
+    const { refresh_token: refreshToken, client_assertion: assertion } = ctx.oidc.params;
+    received.push(...[refreshToken, assertion].filter(Boolean));
   });
   server.on('request', provider.callback());
   return {
     issuer,
     clients,
     requests,
+    // Refresh tokens and assertions, to look for where they must not be.
+    received,
     privateKeys: Object.fromEntries(Object.entries(keys).map(([alg, key]) => [alg, key.pem])),
     refreshToken: (client, resource) => newRefreshToken(provider, client.client_id, resource),
     knows: async (token) => (await provider.ClientCredentials.find(token))?.isValid,
@@ -144,7 +155,8 @@ export async function serve() {
 /** What a request proved, and what came of it. No secret: this is printed when a check fails. */
 function record(ctx) {
   const { params = {}, client, entities } = ctx.oidc;
-  const refused = ctx.status === 200 ? {} : { error: ctx.body?.error, detail: ctx.state.detail ?? ctx.body?.error_description };
+  const { error, error_description: words } = ctx.body ?? {};
+  const refused = ctx.status === 200 ? {} : { error, detail: ctx.state.detail ?? words };
   return {
     client: client?.clientId,
     grant: params.grant_type,
