@@ -85,8 +85,7 @@ fn granted(fetched: &Fetched, started: SystemTime) -> String {
         if presentation.token_type.is_empty() { String::new() } else { format!("{} ", presentation.token_type) };
     let end = started + Duration::from_secs(lifetime.as_secs());
     let token = format!(
-        "\ntoken        {} characters, fingerprint {}\npresented as {}: {scheme}…\nexpires at   {} (in {})",
-        value.expose().len(),
+        "\nfingerprint  {}\npresented as {}: {scheme}…\nexpires at   {} (in {})",
         Fingerprint::of(value),
         presentation.header_name,
         humantime::format_rfc3339_seconds(end),
