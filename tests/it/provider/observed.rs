@@ -1,0 +1,105 @@
+//! One exchange and what could be seen of it: the outcome, and all that was logged at TRACE.
+
+use super::case::Expected;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use token_broker::failure::Failure;
+use token_broker::provider::{FetchError, Fetched, Provider};
+use tokio::time::Instant;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// What an exchange came to, and all that was logged meanwhile.
+pub(super) struct Observed {
+    pub(super) result: Result<Fetched, FetchError>,
+    pub(super) logs: String,
+    pub(super) took: Duration,
+}
+
+/// One exchange, with every log line of this thread at TRACE. The runtime has no other thread.
+pub(super) async fn observe(provider: &dyn Provider) -> Observed {
+    let capture = Capture::default();
+    let guard = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(capture.clone())
+        .finish()
+        .set_default();
+    tracing::debug!(?provider, "exchange");
+    let started = Instant::now();
+    let result = provider.exchange().await;
+    let took = started.elapsed();
+    tracing::debug!(?provider, ?result, "exchanged");
+    drop(guard);
+    let logs = String::from_utf8(capture.0.lock().unwrap().clone()).unwrap();
+    assert!(logs.contains("starting new connection"), "nothing was captured");
+    Observed { result, logs, took }
+}
+
+impl Observed {
+    /// As it is written down.
+    pub(super) fn summary(&self, requests: usize) -> Expected {
+        let requests = (requests != 1).then_some(requests);
+        match &self.result {
+            Ok(Fetched { lifetime, presentation, .. }) => {
+                let shown = format!("{}: {}", presentation.header_name, presentation.token_type);
+                Expected {
+                    lifetime_seconds: Some(lifetime.as_secs()),
+                    presentation: Some(shown).filter(|shown| shown != "authorization: Bearer"),
+                    extra_headers: presentation.extra_headers.iter().map(|(name, _)| name.clone()).collect(),
+                    attributes: presentation.attributes.clone(),
+                    requests,
+                    ..Expected::default()
+                }
+            }
+            Err(error) => Expected {
+                failure: Some(error.kind.as_str().to_owned()),
+                retry_after_seconds: match error.kind {
+                    Failure::Throttled { retry_after } => retry_after.map(|wait| wait.as_secs()),
+                    _ => None,
+                },
+                says: Some(error.detail.clone()),
+                requests,
+                ..Expected::default()
+            },
+        }
+    }
+
+    pub(super) fn failure(&self) -> Failure {
+        self.result.as_ref().unwrap_err().kind
+    }
+
+    /// Nothing that a person or a machine may see holds any of these texts.
+    pub(super) fn keeps_quiet_about<'s>(&self, secrets: impl IntoIterator<Item = &'s str>) {
+        let shown = match &self.result {
+            Ok(fetched) => format!("{fetched:?}"),
+            Err(error) => format!("{error:?} {error}"),
+        };
+        for secret in secrets.into_iter().filter(|secret| !secret.is_empty()) {
+            assert!(!shown.contains(secret), "the outcome shows {secret:?}");
+            assert!(!self.logs.contains(secret), "a log line holds {secret:?}");
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Capture(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Capture {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Capture {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
