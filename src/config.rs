@@ -8,14 +8,18 @@
 //! what its values are used for, and opens no connection.
 
 mod changes;
+mod credential;
 mod endpoint;
 mod environment;
 mod explain;
 mod files;
 mod health;
 mod history;
+mod kind;
+mod parameters;
 mod problem;
 mod reader;
+mod recipe;
 mod scalar;
 mod secret_source;
 mod settings;
@@ -28,11 +32,13 @@ pub use environment::Environment;
 pub use explain::explain;
 pub use files::Files;
 pub use history::{History, Record};
+pub use kind::Kind;
 pub use problem::{Place, Problem, Problems, Warning};
+pub use recipe::Flow;
 pub use settings::{Directives, Engine, Log, LogFormat, Server};
 pub use source::{Loaded, Source};
 pub use upstream::Upstream;
-pub use workspace::{Credential, Workspace};
+pub use workspace::Workspace;
 
 use crate::health::Rule;
 use crate::secret::MarkKey;
@@ -133,10 +139,9 @@ fn read_upstreams<'t>(root: &mut Section<'_, 't>, files: &mut SecretFiles) -> (V
         };
         let written = section.written("name");
         names.report_duplicate(&mut section, written, position);
-        let upstream = Upstream::read(&mut section, files);
+        let (upstream, offer) = Upstream::read(&mut section, files);
         if let Some(written) = written {
-            let name = crate::upstream::UpstreamName::parse(written).ok();
-            known.insert(written, name);
+            known.insert(written, offer);
         }
         upstreams.extend(upstream);
     }
@@ -216,7 +221,6 @@ mod tests {
             upstream::BUDGET_KEYS,
             upstream::CERTIFICATE_KEYS,
             workspace::KEYS,
-            workspace::CREDENTIAL_KEYS,
             secret_source::KEYS,
         ];
         for key in sections.concat() {

@@ -69,9 +69,29 @@ impl MarkKey {
         self.mark_bytes(secret.expose().as_bytes())
     }
 
+    /// The mark of secrets by their names.
+    pub fn mark_all<'s>(&self, secrets: impl Iterator<Item = (&'s str, &'s LongLivedSecret)>) -> Mark {
+        self.mark_parts(secrets.flat_map(|(name, secret)| [name, secret.expose()]))
+    }
+
+    /// The mark of texts in this order. Where one ends and the next begins counts.
+    pub fn mark_parts<'s>(&self, parts: impl Iterator<Item = &'s str>) -> Mark {
+        let mut digest = Sha256::new().chain_update(self.0);
+        for part in parts {
+            let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+            digest.update(length.to_be_bytes());
+            digest.update(part);
+        }
+        Self::first_half(digest)
+    }
+
     /// The mark of what a file holds.
     pub fn mark_bytes(&self, content: &[u8]) -> Mark {
-        let digest: [u8; 32] = Sha256::new().chain_update(self.0).chain_update(content).finalize().into();
+        Self::first_half(Sha256::new().chain_update(self.0).chain_update(content))
+    }
+
+    fn first_half(digest: Sha256) -> Mark {
+        let digest: [u8; 32] = digest.finalize().into();
         let mut first = [0; 16];
         first.copy_from_slice(digest.split_at(16).0);
         Mark(first)
@@ -108,5 +128,11 @@ mod tests {
         assert_ne!(mark, key.mark(&LongLivedSecret::new("hunter3")));
         assert_ne!(mark, other.mark(&LongLivedSecret::new("hunter2")));
         assert_eq!(format!("{mark:?} {key:?}"), "Mark(redacted) MarkKey(redacted)");
+        let parts = |parts: [&'static str; 2]| key.mark_parts(parts.into_iter());
+        assert_eq!(parts(["ab", "c"]), parts(["ab", "c"]));
+        assert_ne!(parts(["ab", "c"]), parts(["a", "bc"]));
+        let all = |text| key.mark_all([("password", &LongLivedSecret::new(text))].into_iter());
+        assert_eq!(all("hunter2"), parts(["password", "hunter2"]));
+        assert_ne!(all("hunter2"), all("hunter3"));
     }
 }

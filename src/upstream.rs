@@ -1,4 +1,4 @@
-//! What is agreed about an upstream before anything is asked of it: its name, its kind, its budget. Pure.
+//! What is agreed about an upstream before anything is asked of it: its name, its budget. Pure.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -63,22 +63,6 @@ impl fmt::Display for UpstreamName {
 impl fmt::Debug for UpstreamName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-/// Which API an upstream speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum UpstreamKind {
-    /// emnify's REST API, by application token.
-    Emnify,
-}
-
-impl UpstreamKind {
-    /// The name in the configuration, in logs and in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Emnify => "emnify",
-        }
     }
 }
 

@@ -4,36 +4,26 @@
 //! the work is in proportion to the number of Workspaces.
 
 use crate::config::{
-    Changes, Config, Credential, Directives, Place, Problem, Problems, Standing, Upstream, UpstreamChange, Workspace,
+    Changes, Config, Directives, Place, Problem, Problems, Standing, Upstream, UpstreamChange, Workspace,
     WorkspaceChange,
 };
 use crate::engine::{self, Engine};
 use crate::http;
-use crate::lifetime::Bounds;
 use crate::provider::Provider;
-use crate::provider::emnify;
+use crate::provider::exchange::{self, Exchange};
 use crate::secret::MarkKey;
 use crate::token::WorkspaceName;
-use crate::upstream::{KeepWarm, UpstreamKind, UpstreamName};
+use crate::upstream::{KeepWarm, UpstreamName};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use url::Url;
 
 /// The engine, and the configuration that it has now.
 pub(super) struct Roster {
     engine: Engine,
     key: MarkKey,
     standing: Standing,
-    reached: HashMap<UpstreamName, Arc<Reached>>,
-}
-
-/// How an upstream is reached.
-struct Reached {
-    client: Arc<http::Client>,
-    kind: UpstreamKind,
-    base_url: Url,
-    bounds: Bounds,
+    reached: HashMap<UpstreamName, Arc<exchange::Upstream>>,
 }
 
 /// All that a new configuration takes, made and not yet in force.
@@ -42,7 +32,7 @@ pub(super) struct Prepared {
     pub(super) level: Directives,
     standing: Standing,
     settings: engine::Settings,
-    reached: HashMap<UpstreamName, Arc<Reached>>,
+    reached: HashMap<UpstreamName, Arc<exchange::Upstream>>,
     limits: Vec<(UpstreamName, engine::Limits)>,
     steps: Vec<Step>,
 }
@@ -59,7 +49,7 @@ enum Step {
 /// What can't be seen from the configuration alone: whether its certificates, proxies and addresses are of use.
 pub(super) fn rehearse(config: &Config) -> Result<(), Problems> {
     let upstreams = config.upstreams.iter().enumerate();
-    let problems = upstreams.filter_map(|(position, upstream)| Reached::new(position, upstream).err());
+    let problems = upstreams.filter_map(|(position, upstream)| reached(position, upstream).err());
     Problems::new(problems.collect()).map_or(Ok(()), Err)
 }
 
@@ -147,36 +137,31 @@ impl Roster {
     }
 
     /// The client of an upstream: the one that there is, unless it is to be reached in another way.
-    fn reach(&self, position: usize, upstream: &Upstream, changes: &Changes) -> Result<Arc<Reached>, Problem> {
+    fn reach(
+        &self,
+        position: usize,
+        upstream: &Upstream,
+        changes: &Changes,
+    ) -> Result<Arc<exchange::Upstream>, Problem> {
         let made = self.reached.get(&upstream.name).filter(|_| !is_reached_anew(changes, &upstream.name));
-        made.map_or_else(|| Reached::new(position, upstream).map(Arc::new), |made| Ok(Arc::clone(made)))
+        made.map_or_else(|| reached(position, upstream).map(Arc::new), |made| Ok(Arc::clone(made)))
     }
 }
 
-impl Reached {
-    fn new(position: usize, upstream: &Upstream) -> Result<Self, Problem> {
-        let made = http::Client::new(&upstream.http).and_then(|client| {
-            client.check_url(&upstream.base_url)?;
-            Ok(client)
-        });
-        let client = made.map_err(|error| Problem {
-            key: format!("upstreams[{position}]"),
-            place: Place::Unknown,
-            text: error.to_string(),
-        })?;
-        let Upstream { kind, base_url, bounds, .. } = upstream;
-        Ok(Self { client: Arc::new(client), kind: *kind, base_url: base_url.clone(), bounds: *bounds })
-    }
-
-    fn provider(&self, organisation: Option<u64>, credential: Credential) -> Result<Arc<dyn Provider>, emnify::Error> {
-        let client = Arc::clone(&self.client);
-        match (self.kind, credential) {
-            (UpstreamKind::Emnify, Credential::ApplicationToken(secret)) => {
-                let made = emnify::ApplicationToken::new(client, &self.base_url, self.bounds, organisation, secret)?;
-                Ok(Arc::new(made))
-            }
-        }
-    }
+/// How an upstream is reached.
+fn reached(position: usize, upstream: &Upstream) -> Result<exchange::Upstream, Problem> {
+    let made = http::Client::new(&upstream.http).and_then(|client| {
+        client.check_url(&upstream.base_url)?;
+        Ok(client)
+    });
+    let client = made.map_err(|error| Problem {
+        key: format!("upstreams[{position}]"),
+        place: Place::Unknown,
+        text: error.to_string(),
+    })?;
+    let Upstream { base_url, bounds, token_lifetime, .. } = upstream;
+    let (client, base) = (Arc::new(client), base_url.clone());
+    Ok(exchange::Upstream { client, base, bounds: *bounds, token_lifetime: *token_lifetime })
 }
 
 impl Step {
@@ -208,26 +193,27 @@ impl Step {
 fn steps_for(
     workspace: Workspace,
     changes: &Changes,
-    reached: &HashMap<UpstreamName, Arc<Reached>>,
+    reached: &HashMap<UpstreamName, Arc<exchange::Upstream>>,
 ) -> Result<[Option<Step>; 2], String> {
     let change = changes.workspaces.get(&workspace.name).copied();
     let anew = is_reached_anew(changes, &workspace.upstream);
     if change.is_none() && !anew {
         return Ok([None, None]);
     }
-    let Workspace { name, upstream, organisation, keep_warm, credential } = workspace;
+    let Workspace { name, upstream, flow, fields, keep_warm } = workspace;
     let Some(found) = reached.get(&upstream) else {
         // Reported where the upstream stands.
         return Ok([None, None]);
     };
-    let provider = found.provider(organisation, credential).map_err(|error| error.to_string())?;
+    let exchange = Exchange::new(Arc::clone(found), Arc::clone(&flow.recipe), fields);
+    let provider: Arc<dyn Provider> = Arc::new(exchange.map_err(|error| error.to_string())?);
     let whole = |provider| engine::Workspace { name: name.clone(), upstream, keep_warm, provider };
     Ok(match change {
         Some(WorkspaceChange::Added) => [Some(Step::Put(whole(provider))), None],
         Some(WorkspaceChange::Rebound) => [Some(Step::Replace(whole(provider))), None],
-        Some(WorkspaceChange::Changed { credential, keep_warm }) => {
+        Some(WorkspaceChange::Changed { credential, recipe, keep_warm }) => {
             let warmth = keep_warm.map(|keep_warm| Step::KeepWarm(name.clone(), keep_warm));
-            let exchange = match (credential, anew) {
+            let exchange = match (credential, recipe || anew) {
                 (true, _) => Some(Step::Rekey(name, provider)),
                 (false, true) => Some(Step::Reprovide(name, provider)),
                 (false, false) => None,

@@ -3,15 +3,17 @@
 //! A [`Standing`] is a configuration without its secrets: marks stand in for them, so that what is in force can be
 //! compared with what is to come without a second copy of any secret.
 
-use super::{Config, Credential, Engine, LogFormat, Server, Upstream, Workspace};
+use super::{Config, Engine, Flow, LogFormat, Server, Upstream, Workspace};
 use crate::health::Rule;
 use crate::http;
 use crate::lifetime::Bounds;
+use crate::provider::exchange::Fields;
 use crate::secret::{Mark, MarkKey};
 use crate::token::WorkspaceName;
-use crate::upstream::{Budget, KeepWarm, UpstreamKind, UpstreamName};
+use crate::upstream::{Budget, KeepWarm, UpstreamName};
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -44,9 +46,9 @@ struct UpstreamLimits {
 /// All that an exchange with an upstream is made of, but for the credential.
 #[derive(Debug, PartialEq)]
 struct Reach {
-    kind: UpstreamKind,
     base_url: Url,
     bounds: Bounds,
+    token_lifetime: Option<Duration>,
     timeout: Duration,
     connect_timeout: Duration,
     allow_private: Vec<String>,
@@ -58,7 +60,9 @@ struct Reach {
 #[derive(Debug, PartialEq)]
 struct WorkspaceStanding {
     upstream: UpstreamName,
-    organisation: Option<u64>,
+    flow: Arc<Flow>,
+    /// All that its tokens are for: the parameters and the extra ones.
+    purpose: Mark,
     keep_warm: KeepWarm,
     credential: Mark,
 }
@@ -84,12 +88,14 @@ pub enum UpstreamChange {
 pub enum WorkspaceChange {
     /// It is new.
     Added,
-    /// It is bound to another upstream or tenant: its tokens are another's.
+    /// It is bound to another upstream, takes another flow or gives other parameters: its tokens are for something else.
     Rebound,
-    /// The same tenant; what is given differs, the rest stays.
+    /// For the same as before; what is given differs, the rest stays.
     Changed {
         /// The credential is another.
         credential: bool,
+        /// Its flow is described in another way.
+        recipe: bool,
         /// Whether it is renewed when nobody asks, if that changed.
         keep_warm: Option<KeepWarm>,
     },
@@ -240,9 +246,9 @@ impl UpstreamStanding {
             timeout: *timeout,
         };
         let reach = Reach {
-            kind: upstream.kind,
             base_url: upstream.base_url.clone(),
             bounds: upstream.bounds,
+            token_lifetime: upstream.token_lifetime,
             timeout: *timeout,
             connect_timeout: *connect_timeout,
             allow_private: allow_private.clone(),
@@ -261,22 +267,30 @@ impl UpstreamStanding {
 
 impl WorkspaceStanding {
     fn of(workspace: &Workspace, key: &MarkKey) -> Self {
-        let Credential::ApplicationToken(secret) = &workspace.credential;
+        let Workspace { name: _, upstream, flow, fields, keep_warm } = workspace;
+        let Fields { secrets, parameters, extra } = fields;
+        // The empty name stands between the two.
+        let parts = parameters.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+        let parts = parts.chain([""]).chain(extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
         Self {
-            upstream: workspace.upstream.clone(),
-            organisation: workspace.organisation,
-            keep_warm: workspace.keep_warm,
-            credential: key.mark(secret),
+            upstream: upstream.clone(),
+            flow: Arc::clone(flow),
+            purpose: key.mark_parts(parts),
+            keep_warm: *keep_warm,
+            credential: key.mark_all(secrets.iter().map(|(name, secret)| (name.as_str(), secret))),
         }
     }
 
     fn change_to(&self, next: &Self) -> Option<WorkspaceChange> {
-        if (&self.upstream, self.organisation) != (&next.upstream, next.organisation) {
+        if (&self.upstream, &self.flow.name, self.purpose) != (&next.upstream, &next.flow.name, next.purpose) {
             return Some(WorkspaceChange::Rebound);
         }
         let credential = self.credential != next.credential;
+        // Those of a preset are one and the same; those of a description are made anew by each reading.
+        let recipe = self.flow.recipe != next.flow.recipe;
         let keep_warm = Some(next.keep_warm).filter(|next| *next != self.keep_warm);
-        (credential || keep_warm.is_some()).then_some(WorkspaceChange::Changed { credential, keep_warm })
+        let changes = credential || recipe || keep_warm.is_some();
+        changes.then_some(WorkspaceChange::Changed { credential, recipe, keep_warm })
     }
 }
 

@@ -29,12 +29,7 @@ pub fn explain(config: &Config) -> Vec<String> {
 fn explain_upstream(upstream: &Upstream, workspaces: u32) -> Vec<String> {
     let Upstream { budget, renew_at, .. } = upstream;
     let mut lines = vec![
-        format!(
-            "upstream {} ({}, {}): Workspaces: {workspaces}",
-            upstream.name,
-            upstream.kind.as_str(),
-            upstream.base_url
-        ),
+        format!("upstream {} ({}, {}): Workspaces: {workspaces}", upstream.name, upstream.kind.name, upstream.base_url),
         format!(
             "  budget: {} logins per {}: {} at once, of which {} are kept for waiting callers, then {} per hour",
             budget.logins,

@@ -30,10 +30,19 @@ pub(super) struct Reading<'t> {
 pub(super) struct Section<'r, 't> {
     pub(super) reading: &'r mut Reading<'t>,
     table: Option<&'t DeTable<'t>>,
-    keys: &'static [&'static str],
+    keys: Keys,
     path: String,
     place: Place,
     overlay: Overlay,
+}
+
+/// What keys a section may hold.
+#[derive(Debug, Clone, Copy)]
+enum Keys {
+    /// These.
+    Of(&'static [&'static str]),
+    /// Whoever reads it decides.
+    Free,
 }
 
 /// Whether the environment may override the scalars of a section.
@@ -51,6 +60,13 @@ pub(super) struct Found<'t> {
     pub(super) place: Place,
 }
 
+/// One entry of a table whose names are free.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry<'t> {
+    pub(super) name: &'t str,
+    pub(super) item: &'t Spanned<DeValue<'t>>,
+}
+
 /// A value of the file or of the overlay.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Value<'t> {
@@ -59,7 +75,7 @@ pub(super) enum Value<'t> {
     Variable(&'t str),
     Integer(Option<i64>),
     Float(f64),
-    Boolean,
+    Boolean(bool),
     Datetime,
     Array(&'t [Spanned<DeValue<'t>>]),
     Table(&'t DeTable<'t>),
@@ -71,7 +87,7 @@ impl<'t> Value<'t> {
             DeValue::String(text) => Self::Text(text),
             DeValue::Integer(digits) => Self::Integer(i64::from_str_radix(digits.as_str(), digits.radix()).ok()),
             DeValue::Float(digits) => Self::Float(digits.as_str().parse().unwrap_or(f64::NAN)),
-            DeValue::Boolean(_) => Self::Boolean,
+            DeValue::Boolean(value) => Self::Boolean(*value),
             DeValue::Datetime(_) => Self::Datetime,
             DeValue::Array(items) => Self::Array(items.as_ref()),
             DeValue::Table(table) => Self::Table(table),
@@ -85,13 +101,25 @@ impl<'t> Value<'t> {
             Self::Variable(_) => return format!("expected {expected}"),
             Self::Integer(_) => "an integer",
             Self::Float(_) => "a floating-point number",
-            Self::Boolean => "a boolean",
+            Self::Boolean(_) => "a boolean",
             Self::Datetime => "a date",
             Self::Array(_) => "an array",
             Self::Table(_) => "a table",
         };
         format!("expected {expected}, found {found}")
     }
+}
+
+fn as_table<'t>(value: Value<'t>, expected: &str) -> Result<&'t DeTable<'t>, String> {
+    match value {
+        Value::Table(table) => Ok(table),
+        other => Err(other.instead_of(expected)),
+    }
+}
+
+fn entries<'t>(table: Option<&'t DeTable<'t>>) -> Vec<Entry<'t>> {
+    let entries = table.into_iter().flatten();
+    entries.map(|(name, item)| Entry { name: name.get_ref().as_ref(), item }).collect()
 }
 
 // === impl Reading ===
@@ -154,15 +182,15 @@ impl<'r, 't> Section<'r, 't> {
         keys: &'static [&'static str],
         (path, place): (String, Place),
     ) -> Self {
-        let section = Self { reading, table, keys, path, place, overlay: Overlay::None };
-        section.report_unknown_keys()
+        let section = Self { reading, table, keys: Keys::Of(keys), path, place, overlay: Overlay::None };
+        section.report_unknown_keys(keys)
     }
 
-    fn report_unknown_keys(self) -> Self {
+    fn report_unknown_keys(self, keys: &[&str]) -> Self {
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref().as_ref();
-            if !self.keys.contains(&name) {
-                let text = unknown("key", name, self.keys.iter().copied());
+            if !keys.contains(&name) {
+                let text = unknown("key", name, keys.iter().copied());
                 let place = self.reading.place(key);
                 let path = self.path_of(&shown(name));
                 self.reading.problem(path, place, text);
@@ -195,6 +223,43 @@ impl<'r, 't> Section<'r, 't> {
         Section::open(self.reading, table, keys, (path, place))
     }
 
+    /// The entries of a table whose names are free; none where the file has none.
+    pub(super) fn entries(&mut self, key: &str, expected: &str) -> Vec<Entry<'t>> {
+        entries(self.read(key, |value| as_table(value, expected)))
+    }
+
+    /// The same, and nothing is a problem.
+    pub(super) fn entries_of(&self, key: &str) -> Vec<Entry<'t>> {
+        entries(self.find(key).and_then(|found| as_table(found.value, "").ok()))
+    }
+
+    /// Where a path below this section stands, as far as the file goes along with it: `login.answer.failures[1].class`.
+    pub(super) fn place_of(&self, path: &str) -> Place {
+        let steps = path.split(['.', '[', ']']).filter(|step| !step.is_empty());
+        let mut place = self.place();
+        let mut here = self.table.map(Value::Table);
+        for step in steps {
+            let next = match here {
+                Some(Value::Table(table)) => table.get(step),
+                Some(Value::Array(items)) => step.parse().ok().and_then(|position: usize| items.get(position)),
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            place = self.reading.place(next);
+            here = Some(Value::of(next.get_ref()));
+        }
+        place
+    }
+
+    /// A table below this one whose names are free; empty where the file has none.
+    pub(super) fn free(&mut self, key: &str, expected: &str) -> Section<'_, 't> {
+        let found = self.find(key);
+        let place = found.map_or_else(|| self.place(), |found| found.place);
+        let table = self.read(key, |value| as_table(value, expected));
+        let path = self.path_of(key);
+        Section { reading: self.reading, table, keys: Keys::Free, path, place, overlay: Overlay::None }
+    }
+
     /// The items of an array; none where the file has none.
     pub(super) fn items(&mut self, key: &str, expected: &str) -> &'t [Spanned<DeValue<'t>>] {
         self.read(key, |value| match value {
@@ -206,7 +271,11 @@ impl<'r, 't> Section<'r, 't> {
 
     /// The value of a key, from the overlay if it is there.
     pub(super) fn find(&self, key: &str) -> Option<Found<'t>> {
-        debug_assert!(self.keys.contains(&key), "{key} is read and not listed");
+        let is_listed = match self.keys {
+            Keys::Of(keys) => keys.contains(&key),
+            Keys::Free => true,
+        };
+        debug_assert!(is_listed, "{key} is read and not listed");
         if let Overlay::Of(section) = self.overlay {
             let name = variable(section, key);
             if let Some(value) = self.reading.environment.get(&name) {
@@ -307,7 +376,7 @@ fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k s
 }
 
 /// A key of the file as a problem may show it: on one line, and not without end.
-fn shown(key: &str) -> String {
+pub(super) fn shown(key: &str) -> String {
     const LONGEST: usize = 40;
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !key.is_empty() && key.len() <= LONGEST && key.chars().all(bare) {

@@ -88,6 +88,14 @@ pub(super) fn duration<'t>(range: RangeInclusive<Duration>) -> impl FnOnce(Value
     }
 }
 
+/// `true` or `false`.
+pub(super) fn boolean<'t>() -> impl FnOnce(Value<'t>) -> Result<bool, String> {
+    |value| match value {
+        Value::Boolean(value) => Ok(value),
+        other => Err(other.instead_of("true or false")),
+    }
+}
+
 /// A whole number.
 pub(super) fn integer<'t>(range: RangeInclusive<u32>) -> impl FnOnce(Value<'t>) -> Result<u32, String> {
     move |value| {

@@ -19,6 +19,9 @@ pub(super) const KEYS: &[&str] = &["file", "key", "env"];
 /// The longest secret, in bytes.
 const LONGEST_SECRET: usize = 16 * 1024;
 
+/// For what is cut off around it.
+const SLACK: usize = 64;
+
 const EXPECTED: &str = "{ file = … }, { file = …, key = … } or { env = … }";
 const INLINE: &str = "secrets come from { file = … } or { env = … }, never from the configuration itself";
 
@@ -47,7 +50,7 @@ enum Source<'t> {
 
 impl SecretFiles {
     /// The secret that `key` of a section points to.
-    pub(super) fn secret(&mut self, section: &mut Section<'_, '_>, key: &str) -> Option<LongLivedSecret> {
+    pub(super) fn secret(&mut self, section: &mut Section<'_, '_>, key: &str, form: Form) -> Option<LongLivedSecret> {
         match section.find(key) {
             Some(found) if !matches!(found.value, Value::Table(_)) => {
                 let text = match found.value {
@@ -67,7 +70,7 @@ impl SecretFiles {
         let mut table = section.table(key, KEYS);
         let source = Source::read(&mut table)?;
         let (path, place) = (table.path().to_owned(), table.place());
-        match self.resolve(table.reading, &path, &source) {
+        match self.resolve(table.reading, &path, &source, form) {
             Ok(secret) => secret,
             Err(text) => {
                 table.reading.problem(path, place, text);
@@ -82,12 +85,13 @@ impl SecretFiles {
         reading: &mut Reading<'_>,
         path: &str,
         source: &Source<'_>,
+        form: Form,
     ) -> Result<Option<LongLivedSecret>, String> {
         match source {
             Source::File(file) => {
                 let file = reading.base_dir.join(file);
-                let content = self.content(reading, path, &file, LONGEST_SECRET + 2)?;
-                checked(&content).map(Some)
+                let content = self.content(reading, path, &file, LONGEST_SECRET + SLACK)?;
+                form.checked(&content).map(Some)
             }
             Source::Key(file, key) => {
                 let file = reading.base_dir.join(file);
@@ -98,11 +102,11 @@ impl SecretFiles {
                     self.keyed.insert(file, keyed);
                     return match wrong {
                         Some(text) => Err(text),
-                        None => self.resolve(reading, path, source),
+                        None => self.resolve(reading, path, source, form),
                     };
                 }
                 match self.keyed.get(&file) {
-                    Some(Some(keyed)) => checked(keyed.get(key)?).map(Some),
+                    Some(Some(keyed)) => form.checked(keyed.get(key)?).map(Some),
                     Some(None) | None => Ok(None),
                 }
             }
@@ -114,7 +118,7 @@ impl SecretFiles {
                 let value = reading.environment.get(name);
                 let value = value.ok_or("the environment variable that it names is not set")?;
                 let value = value.to_str().ok_or("the environment variable that it names is not valid text")?;
-                checked(value).map(Some)
+                form.checked(value).map(Some)
             }
         }
     }
@@ -268,23 +272,56 @@ impl<'de> Visitor<'de> for KeyedVisitor {
     }
 }
 
-/// A secret as it may be sent: without the newline that editors leave at its end.
-fn checked(text: &str) -> Result<LongLivedSecret, String> {
-    let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() {
-        return Err("the secret is empty".to_owned());
+/// What a secret must look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// One line: a token, a password, the secret of a client.
+    Word,
+    /// A private key in PEM form.
+    PrivateKey,
+    /// One of them: nobody knows yet what it is for.
+    Any,
+}
+
+impl Form {
+    /// A secret as it may be used: without the newlines that editors leave around it.
+    fn checked(self, text: &str) -> Result<LongLivedSecret, String> {
+        let secret = text.trim_matches(['\r', '\n']);
+        if secret.is_empty() {
+            return Err("the secret is empty".to_owned());
+        }
+        if secret.len() > LONGEST_SECRET {
+            return Err("the secret is longer than 16 KiB".to_owned());
+        }
+        let is_pem = secret.starts_with("-----BEGIN ");
+        match self {
+            Self::PrivateKey => check_key(secret)?,
+            Self::Any if is_pem => check_key(secret)?,
+            Self::Word if is_pem => return Err("the secret must be one line, and this is in PEM form".to_owned()),
+            Self::Word | Self::Any => check_word(secret)?,
+        }
+        Ok(LongLivedSecret::new(secret))
     }
-    if secret.len() > LONGEST_SECRET {
-        return Err("the secret is longer than 16 KiB".to_owned());
+}
+
+fn check_key(secret: &str) -> Result<(), String> {
+    let is_plain = secret.bytes().all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\r' | b'\n'));
+    let is_key = is_plain && Pem::PrivateKey.check(secret).is_ok();
+    is_key.then_some(()).ok_or_else(|| "the secret must be a private key in PEM form".to_owned())
+}
+
+fn check_word(secret: &str) -> Result<(), String> {
+    if !secret.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        return Err("the secret must be one line of printable ASCII".to_owned());
     }
-    if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("the secret must be printable ASCII without white space".to_owned());
+    if secret.starts_with(' ') || secret.ends_with(' ') {
+        return Err("the secret must not begin or end with a space".to_owned());
     }
     if secret.starts_with(['{', '[']) {
         // All of them would go out as one.
         return Err("this looks like a file of many secrets; name one of them with key = \"…\"".to_owned());
     }
-    Ok(LongLivedSecret::new(secret))
+    Ok(())
 }
 
 #[cfg(unix)]
@@ -303,14 +340,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_one_printable_word() {
-        for good in ["abc", "abc\n", "abc\r\n", &"x".repeat(LONGEST_SECRET)] {
-            assert!(checked(good).is_ok(), "{good:?}");
+    fn a_secret_is_one_printable_line() {
+        for good in ["abc", "abc\n", "abc\r\n", "\nabc\n\n", "a b", "a  b c", &"x".repeat(LONGEST_SECRET)] {
+            assert!(Form::Word.checked(good).is_ok(), "{good:?}");
+            assert!(Form::Any.checked(good).is_ok(), "{good:?}");
+            assert!(Form::PrivateKey.checked(good).is_err(), "{good:?}");
         }
         for bad in [
             "",
             "\n",
-            "a b",
+            " ",
             " abc",
             "abc \n",
             "a\nb",
@@ -318,9 +357,26 @@ mod tests {
             "ä",
             "\u{feff}abc",
             "a\0",
+            "{\"a\": \"b\"}",
             &"x".repeat(LONGEST_SECRET + 1),
         ] {
-            assert!(checked(bad).is_err(), "{bad:?}");
+            assert!(Form::Word.checked(bad).is_err(), "{bad:?}");
+            assert!(Form::Any.checked(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(Form::Word.checked("\npass word\n").unwrap().expose(), "pass word");
+    }
+
+    #[test]
+    fn a_key_is_taken_where_one_is_wanted_and_nowhere_else() {
+        let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----";
+        assert_eq!(Form::PrivateKey.checked(&format!("{key}\n")).unwrap().expose(), key);
+        assert!(Form::Any.checked(key).is_ok());
+        assert!(Form::Word.checked(key).unwrap_err().contains("one line"));
+        let certificate = key.replace("PRIVATE KEY", "CERTIFICATE");
+        let broken = key.replace("-----END", "-----ENDE");
+        for bad in [certificate, broken, format!("{key}\u{e4}"), key.replace('A', "\t")] {
+            assert!(Form::PrivateKey.checked(&bad).is_err(), "{bad}");
+            assert!(Form::Any.checked(&bad).is_err(), "{bad}");
         }
     }
 

@@ -1,15 +1,20 @@
 //! `[[upstreams]]`: the APIs that mint tokens, with their limits and how they are reached.
 
 use super::endpoint;
-use super::reader::{Section, Value};
-use super::scalar::{choice, days, duration, fraction, integer, minutes, parsed, seconds};
+use super::kind::{self, Kind};
+use super::parameters;
+use super::reader::{Section, Value, unknown};
+use super::recipe::{self, Flow};
+use super::scalar::{days, duration, fraction, integer, minutes, parsed, seconds, text};
 use super::secret_source::{Pem, SecretFiles};
 use super::settings::{LONGEST_TIMEOUT, as_count};
 use crate::http;
 use crate::lifetime::Bounds;
 use crate::secret::LongLivedSecret;
-use crate::upstream::{Budget, UpstreamKind, UpstreamName};
+use crate::upstream::{Budget, UpstreamName};
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -18,6 +23,9 @@ pub(super) const KEYS: &[&str] = &[
     "name",
     "kind",
     "url",
+    "token_lifetime",
+    "defaults",
+    "flows",
     "timeout",
     "connect_timeout",
     "max_concurrent",
@@ -33,7 +41,8 @@ pub(super) const KEYS: &[&str] = &[
 pub(super) const BUDGET_KEYS: &[&str] = &["logins", "per"];
 pub(super) const CERTIFICATE_KEYS: &[&str] = &["cert_file", "key_file"];
 
-const KINDS: [(&str, UpstreamKind); 1] = [("emnify", UpstreamKind::Emnify)];
+/// The longest life that a token may be said to have.
+pub(super) const LONGEST_LIFE: Duration = days(3_650);
 
 /// One upstream.
 #[derive(Debug)]
@@ -41,9 +50,11 @@ pub struct Upstream {
     /// What Workspaces call it.
     pub name: UpstreamName,
     /// Which API it speaks.
-    pub kind: UpstreamKind,
+    pub kind: &'static Kind,
     /// Where it is; the path ends with `/`.
     pub base_url: Url,
+    /// How long its tokens live: one more source beside what its answers say.
+    pub token_lifetime: Option<Duration>,
     /// How many exchanges may be under way at once.
     pub max_concurrent: NonZeroUsize,
     /// How many logins it allows.
@@ -56,45 +67,109 @@ pub struct Upstream {
     pub http: http::Options,
 }
 
+/// What an upstream offers to its Workspaces.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) name: UpstreamName,
+    pub(super) kind: &'static str,
+    pub(super) flows: Vec<Arc<Flow>>,
+    /// Parameters of all its Workspaces that give none of their own.
+    pub(super) defaults: BTreeMap<String, String>,
+}
+
 impl Upstream {
-    /// `None` where a problem left nothing to put in place.
-    pub(super) fn read(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> Option<Self> {
+    /// Each `None` where a problem left nothing to put in place.
+    pub(super) fn read(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> (Option<Self>, Option<Offer>) {
         let name_expected = "a name of a-z, 0-9, '.', '_' and '-'";
         let name = section.require("name", name_expected, parsed(name_expected, UpstreamName::parse));
-        let kind = section.require("kind", "\"emnify\"", choice(&KINDS));
+        let kind = kind(section);
         let max_concurrent = section.read("max_concurrent", integer(1..=10_000)).unwrap_or(16);
         let renew_at = section.read("renew_at", fraction(0.1..=0.95)).unwrap_or(0.5);
-        let budget = budget(section);
+        let budget = budget(section, kind);
         let bounds = bounds(section);
+        let token_lifetime = section.read("token_lifetime", duration(seconds(1)..=LONGEST_LIFE));
         let http = http_options(section, files);
         let base_url = base_url(section, kind, &http);
-        Some(Self {
-            name: name?,
-            kind: kind?,
-            base_url: base_url?,
-            max_concurrent: NonZeroUsize::new(as_count(max_concurrent))?,
-            budget: budget?,
-            renew_at,
-            bounds,
-            http,
-        })
+        let offer = kind.and_then(|kind| offer(section, name.clone(), kind));
+        let upstream = || {
+            Some(Self {
+                name: name?,
+                kind: kind?,
+                base_url: base_url?,
+                token_lifetime,
+                max_concurrent: NonZeroUsize::new(as_count(max_concurrent))?,
+                budget,
+                renew_at,
+                bounds,
+                http,
+            })
+        };
+        (upstream(), offer)
     }
 }
 
-/// What emnify's documentation states: 100 logins in 5 minutes, and where its API is.
-fn default_url(kind: UpstreamKind) -> &'static str {
-    match kind {
-        UpstreamKind::Emnify => "https://cdn.emnify.net",
+fn kind(section: &mut Section<'_, '_>) -> Option<&'static Kind> {
+    let expected = "the name of a kind, such as \"emnify\"";
+    let known = section.require("kind", expected, |value| {
+        let name = text(expected)(value)?;
+        kind::find(name).ok_or_else(|| unknown("kind", name, kind::names()))
+    })?;
+    match known {
+        Ok(kind) => Some(kind),
+        Err(problems) => {
+            section.problem_with("kind", format!("a bug: the preset is wrong: {problems}"));
+            None
+        }
     }
 }
 
-fn base_url(section: &mut Section<'_, '_>, kind: Option<UpstreamKind>, http: &http::Options) -> Option<Url> {
+/// The flows of an upstream: its kind's, or those that are described here.
+fn offer(section: &mut Section<'_, '_>, name: Option<UpstreamName>, kind: &'static Kind) -> Option<Offer> {
+    let flows = if kind.name == kind::DESCRIBED {
+        described_flows(section)
+    } else {
+        if section.has("flows") {
+            let text = format!("is for kind http: kind {} has flows of its own", kind.name);
+            section.problem_with("flows", text);
+        }
+        kind.flows.clone()
+    };
+    for flow in flows.iter().filter(|flow| flow.recipe.needs_lifetime()) {
+        if !section.has("token_lifetime") {
+            let Flow { name, .. } = &**flow;
+            section.problem_with(
+                "token_lifetime",
+                format!("is missing: in the flow {name} of {} nothing says how long a token lives", kind.name),
+            );
+        }
+    }
+    let mut names: Vec<&str> = flows.iter().flat_map(|flow| &flow.recipe.parameters).map(|p| p.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let defaults = parameters::read(section, "defaults", Some(&names));
+    Some(Offer { name: name?, kind: kind.name, flows, defaults })
+}
+
+fn described_flows(section: &mut Section<'_, '_>) -> Vec<Arc<Flow>> {
+    let flows = recipe::flows(section);
+    if !section.has("flows") {
+        section.problem_with("flows", "is missing; expected a table for each flow, such as [upstreams.flows.login]");
+    }
+    flows
+}
+
+fn base_url(section: &mut Section<'_, '_>, kind: Option<&Kind>, http: &http::Options) -> Option<Url> {
     let allowed = &http.allow_private;
     let url = if section.has("url") {
         let parse = |text| endpoint::base_url(text, allowed);
         section.read("url", parsed("an https URL", parse))?
     } else {
-        endpoint::base_url(default_url(kind?), allowed).ok()?
+        let kind = kind?;
+        let Some(url) = &kind.url else {
+            section.problem_with("url", format!("is missing: kind {} has none of its own", kind.name));
+            return None;
+        };
+        url.clone()
     };
     if http.proxy.is_some() && url.scheme() != "https" {
         section.problem_with("proxy", "works only with an https url: a proxy would see the secrets of a plain one");
@@ -102,15 +177,19 @@ fn base_url(section: &mut Section<'_, '_>, kind: Option<UpstreamKind>, http: &ht
     Some(url)
 }
 
-fn budget(section: &mut Section<'_, '_>) -> Option<Budget> {
+/// The budget of a section; what is left out is as the kind has it.
+pub(super) fn budget(section: &mut Section<'_, '_>, kind: Option<&Kind>) -> Budget {
+    let default = kind.map_or(Budget { logins: HUNDRED, per: minutes(5) }, |kind| kind.budget);
     let mut table = section.table("budget", BUDGET_KEYS);
-    let logins = table.read("logins", integer(1..=1_000_000)).unwrap_or(100);
-    let per = table.read("per", duration(seconds(1)..=days(31))).unwrap_or(minutes(5));
-    NonZeroU32::new(logins).map(|logins| Budget { logins, per })
+    let logins = table.read("logins", integer(1..=1_000_000)).and_then(NonZeroU32::new);
+    let per = table.read("per", duration(seconds(1)..=days(31)));
+    Budget { logins: logins.unwrap_or(default.logins), per: per.unwrap_or(default.per) }
 }
 
+const HUNDRED: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
+
 fn bounds(section: &mut Section<'_, '_>) -> Bounds {
-    let range = seconds(1)..=days(3_650);
+    let range = seconds(1)..=LONGEST_LIFE;
     let shortest = section.read("shortest_lifetime", duration(range.clone()));
     let longest = section.read("longest_lifetime", duration(range));
     let bounds = Bounds { shortest: shortest.unwrap_or(seconds(30)), longest: longest.unwrap_or(days(730)) };

@@ -1,21 +1,30 @@
-//! `[[workspaces]]`: the tenants that tokens are for, each with its upstream and its credential.
+//! `[[workspaces]]`: the tenants that tokens are for, each with its upstream, its flow and what the flow takes.
 
+use super::credential::{self, needs};
+use super::parameters;
 use super::reader::{Section, Value};
+use super::recipe::Flow;
 use super::scalar::{choice, parsed, text};
 use super::secret_source::SecretFiles;
-use crate::secret::LongLivedSecret;
+use super::upstream::Offer;
+use crate::provider::exchange::Fields;
+use crate::provider::recipe::{Presence, Recipe};
 use crate::token::WorkspaceName;
 use crate::upstream::{KeepWarm, UpstreamName};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// The keys of a Workspace and of its credential.
-pub(super) const KEYS: &[&str] = &["name", "upstream", "organisation", "keep_warm", "credential"];
-pub(super) const CREDENTIAL_KEYS: &[&str] = &["application_token"];
+/// The keys of a Workspace.
+pub(super) const KEYS: &[&str] =
+    &["name", "upstream", "flow", "organisation", "parameters", "extra_parameters", "keep_warm", "credential"];
 
 const KEEP_WARM: [(&str, KeepWarm); 2] = [("always", KeepWarm::Always), ("while_used", KeepWarm::WhileUsed)];
 
+/// The parameter that `organisation` is a shorthand for.
+const ORGANISATION: &str = "organisation";
+
 /// The upstreams by their names as written; `None` for one that is known but not valid.
-pub(super) type KnownUpstreams<'t> = BTreeMap<&'t str, Option<UpstreamName>>;
+pub(super) type KnownUpstreams<'t> = BTreeMap<&'t str, Option<Offer>>;
 
 /// One Workspace.
 #[derive(Debug)]
@@ -24,19 +33,12 @@ pub struct Workspace {
     pub name: WorkspaceName,
     /// Which upstream mints its tokens.
     pub upstream: UpstreamName,
-    /// The organisation that its JWTs must name (`esc.org` at emnify).
-    pub organisation: Option<u64>,
+    /// The way to its tokens.
+    pub flow: Arc<Flow>,
+    /// What it gives for them: its credential and its parameters, those of the upstream among them.
+    pub fields: Fields,
     /// Whether it is renewed when nobody asks.
     pub keep_warm: KeepWarm,
-    /// What is exchanged for its tokens.
-    pub credential: Credential,
-}
-
-/// The long-lived secret of a Workspace.
-#[derive(Debug)]
-pub enum Credential {
-    /// An application token of emnify.
-    ApplicationToken(LongLivedSecret),
 }
 
 impl Workspace {
@@ -48,26 +50,26 @@ impl Workspace {
     ) -> Option<Self> {
         let name_expected = "a name such as \"team/tenant\"";
         let name = section.require("name", name_expected, parsed(name_expected, WorkspaceName::parse));
-        let upstream = section.require("upstream", "the name of an upstream", |value| known_upstream(value, upstreams));
+        let offer = section.require("upstream", "the name of an upstream", |value| known_upstream(value, upstreams));
+        let offer = offer.flatten();
         let organisation = section.read("organisation", organisation);
         let keep_warm = section.read("keep_warm", choice(&KEEP_WARM));
-        let credential = credential(section, files);
-        Some(Self {
-            name: name?,
-            upstream: upstream??,
-            organisation,
-            keep_warm: keep_warm.unwrap_or_default(),
-            credential: credential?,
-        })
+        let flow = offer.and_then(|offer| credential::flow(section, offer));
+        let secrets = credential::read(section, offer, flow.as_deref(), files);
+        let given = offer.zip(flow.as_deref()).map(|(offer, flow)| parameters(section, offer, flow, organisation));
+        let extra = flow.as_deref().map(|flow| extra_parameters(section, flow));
+        let fields = Fields { secrets: secrets?, parameters: given?, extra: extra? };
+        let upstream = offer?.name.clone();
+        Some(Self { name: name?, upstream, flow: flow?, fields, keep_warm: keep_warm.unwrap_or_default() })
     }
 }
 
-fn known_upstream(value: Value<'_>, upstreams: &KnownUpstreams<'_>) -> Result<Option<UpstreamName>, String> {
+fn known_upstream<'k>(value: Value<'_>, upstreams: &'k KnownUpstreams<'_>) -> Result<Option<&'k Offer>, String> {
     const SHOWN: usize = 10;
     let name = text("the name of an upstream")(value)?;
-    upstreams.get(name).cloned().ok_or_else(|| {
+    upstreams.get(name).map(Option::as_ref).ok_or_else(|| {
         let known = upstreams.values().flatten().take(SHOWN);
-        let known: Vec<_> = known.map(UpstreamName::as_str).collect();
+        let known: Vec<_> = known.map(|offer| offer.name.as_str()).collect();
         if known.is_empty() {
             "names no upstream: there is none in [[upstreams]]".to_owned()
         } else {
@@ -76,37 +78,66 @@ fn known_upstream(value: Value<'_>, upstreams: &KnownUpstreams<'_>) -> Result<Op
     })
 }
 
-fn organisation(value: Value<'_>) -> Result<u64, String> {
+fn organisation(value: Value<'_>) -> Result<String, String> {
     let expected = "the number of an organisation (1 or more)";
     let Value::Integer(number) = value else {
         return Err(value.instead_of(expected));
     };
-    let number = number.and_then(|number| u64::try_from(number).ok());
-    number.filter(|number| *number > 0).ok_or_else(|| format!("expected {expected}"))
+    let number = number.filter(|number| *number > 0);
+    number.map(|number| number.to_string()).ok_or_else(|| format!("expected {expected}"))
 }
 
-fn credential(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> Option<Credential> {
-    match section.find("credential").map(|found| (found.value, found.place)) {
-        Some((Value::Table(_), _)) => {}
-        Some((Value::Text(_), place)) => {
-            section.problem(
-                "credential",
-                place,
-                "expected { application_token = { file = … } }; a secret never stands in the configuration itself",
-            );
-            return None;
-        }
-        Some((other, place)) => {
-            let text = other.instead_of("{ application_token = … }");
-            section.problem("credential", place, text);
-            return None;
-        }
-        None => {
-            let text = "is missing; expected { application_token = { file = … } }";
-            section.problem_with("credential", text);
-            return None;
+/// Those that the Workspace gives, and those of its upstream that its flow takes.
+fn parameters(
+    section: &mut Section<'_, '_>,
+    offer: &Offer,
+    flow: &Flow,
+    organisation: Option<String>,
+) -> BTreeMap<String, String> {
+    let fields = &flow.recipe.parameters;
+    let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+    let written: Vec<&str> = section.entries_of("parameters").iter().map(|entry| entry.name).collect();
+    let mut given = parameters::read(section, "parameters", Some(&known));
+    if section.has(ORGANISATION) {
+        let clash = if !known.contains(&ORGANISATION) {
+            Some(format!("means nothing to the flow {} of {}, which has no such parameter", flow.name, offer.kind))
+        } else if given.contains_key(ORGANISATION) {
+            Some("stands in parameters too".to_owned())
+        } else {
+            None
+        };
+        if let Some(text) = clash {
+            section.problem_with(ORGANISATION, text);
         }
     }
-    let mut table = section.table("credential", CREDENTIAL_KEYS);
-    files.secret(&mut table, "application_token").map(Credential::ApplicationToken)
+    given.extend(organisation.map(|organisation| (ORGANISATION.to_owned(), organisation)));
+    for field in fields {
+        if let (false, Some(default)) = (given.contains_key(&field.name), offer.defaults.get(&field.name)) {
+            given.insert(field.name.clone(), default.clone());
+        }
+    }
+    for field in fields.iter().filter(|field| field.presence == Presence::Required) {
+        let name = field.name.as_str();
+        // What is there and wrong is reported already.
+        let is_wrong = written.contains(&name) || name == ORGANISATION && section.has(ORGANISATION);
+        if !given.contains_key(name) && !is_wrong {
+            let place = section.place_of("parameters");
+            let text = format!("is missing: the flow {} of {} needs {}", flow.name, offer.kind, needs(fields));
+            section.problem(&format!("parameters.{name}"), place, text);
+        }
+    }
+    given
+}
+
+fn extra_parameters(section: &mut Section<'_, '_>, flow: &Flow) -> BTreeMap<String, String> {
+    let extra = parameters::read(section, "extra_parameters", None);
+    if section.has("extra_parameters") && !takes_extra(&flow.recipe) {
+        let text = format!("means nothing to the flow {}, whose requests take none", flow.name);
+        section.problem_with("extra_parameters", text);
+    }
+    extra
+}
+
+fn takes_extra(recipe: &Recipe) -> bool {
+    recipe.steps().any(|(_, step)| step.request.extra)
 }

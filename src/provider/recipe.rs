@@ -5,7 +5,11 @@
 //! of its kind; [`super::exchange`] carries it out. A preset is a recipe that ships with the broker; `kind = "http"`
 //! takes one from the configuration. Pure: this module knows no HTTP client and no file format.
 
+mod check;
 pub mod template;
+
+pub use check::{Problem, Stage};
+pub(crate) use check::{ASSERTION, ENDPOINT, REFRESH_TOKEN, TOKEN};
 
 use crate::failure::Failure;
 use std::time::Duration;
@@ -139,6 +143,36 @@ pub enum Json {
     Object(Vec<(String, Json)>),
     /// An array.
     Array(Vec<Json>),
+}
+
+/// An algorithm that assertions are signed with (RFC 7518 §3.1, RFC 8037 §3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Algorithm {
+    Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
+    Es256,
+    Es384,
+    EdDsa,
+}
+
+/// The algorithm of this name.
+pub(crate) fn algorithm_of(name: &str) -> Option<Algorithm> {
+    Some(match name {
+        "RS256" => Algorithm::Rs256,
+        "RS384" => Algorithm::Rs384,
+        "RS512" => Algorithm::Rs512,
+        "PS256" => Algorithm::Ps256,
+        "PS384" => Algorithm::Ps384,
+        "PS512" => Algorithm::Ps512,
+        "ES256" => Algorithm::Es256,
+        "ES384" => Algorithm::Es384,
+        "EdDSA" => Algorithm::EdDsa,
+        _ => return None,
+    })
 }
 
 /// A JWT that the broker signs to prove that it has a key (RFC 7523; GitHub Apps).

@@ -1,0 +1,41 @@
+//! Parameters: names and choices that are no secret, as an upstream or a Workspace gives them.
+
+use super::reader::{Entry, Section, Value, shown, unknown};
+use std::collections::BTreeMap;
+
+/// The longest value, in bytes.
+const LONGEST: usize = 4 * 1024;
+
+const EXPECTED: &str = "a table of texts and whole numbers";
+
+/// The parameters under this key, but for those with problems. Where `known` is given, none may have another name.
+pub(super) fn read(section: &mut Section<'_, '_>, key: &str, known: Option<&[&str]>) -> BTreeMap<String, String> {
+    let mut parameters = BTreeMap::new();
+    for Entry { name, item } in section.entries(key, EXPECTED) {
+        let value = match known {
+            Some([]) => Err("means nothing here: there are no parameters".to_owned()),
+            Some(known) if !known.contains(&name) => Err(unknown("parameter", name, known.iter().copied())),
+            Some(_) | None => value(Value::of(item.get_ref())),
+        };
+        match value {
+            Ok(value) => drop(parameters.insert(name.to_owned(), value)),
+            Err(text) => {
+                let place = section.reading.place(item);
+                section.problem(&format!("{key}.{}", shown(name)), place, text);
+            }
+        }
+    }
+    parameters
+}
+
+fn value(value: Value<'_>) -> Result<String, String> {
+    let expected = format!("a text of one line, at most {LONGEST} bytes, or a whole number");
+    match value {
+        Value::Text(text) if (1..=LONGEST).contains(&text.len()) && !text.chars().any(char::is_control) => {
+            Ok(text.to_owned())
+        }
+        Value::Integer(Some(number)) => Ok(number.to_string()),
+        Value::Text(_) => Err(format!("expected {expected}")),
+        other => Err(other.instead_of(&expected)),
+    }
+}
