@@ -39,6 +39,7 @@ const MAX_HEADERS: usize = 96;
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// How much an upstream may send over HTTP/2 before it is read, in bytes.
 const WINDOW: u32 = 128 * 1024;
+const JSON: &str = "application/json";
 const USER_AGENT: &str = concat!("token-broker/", env!("CARGO_PKG_VERSION"));
 
 /// Sends requests to one upstream. Holds no connection between calls.
@@ -48,13 +49,19 @@ pub struct Client {
     timeout: Duration,
 }
 
-/// One request. Its body is zeroed when it has been dropped.
+/// One request. Its body and its headers are zeroed when they have been dropped.
 pub struct Request {
     method: Method,
     url: Url,
+    query: Option<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Option<Bytes>,
 }
+
+/// A header that can't be sent: its name is none, or its value holds control characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("holds characters that no header can carry")]
+pub struct InvalidHeader;
 
 /// A whole answer, of whatever status.
 pub struct Response {
@@ -103,9 +110,18 @@ impl Client {
         self.hosts.check(url)
     }
 
-    /// One attempt, over at the deadline at the latest, the body included.
+    /// When an attempt that begins now is over.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    /// One attempt with a deadline of its own.
     pub async fn send(&self, request: Request) -> Result<Response, SendError> {
-        let deadline = Instant::now() + self.timeout;
+        self.send_by(request, self.deadline()).await
+    }
+
+    /// One attempt, over at the deadline at the latest, the body included. Several requests of one attempt share one.
+    pub async fn send_by(&self, request: Request, deadline: Instant) -> Result<Response, SendError> {
         if self.check_url(&request.url).is_err() {
             return Err(SendError::NoAnswer(Cause::Refused));
         }
@@ -149,31 +165,66 @@ async fn read_body(mut answer: reqwest::Response) -> Result<Bytes, Cause> {
 // === impl Request ===
 
 impl Request {
-    /// A `POST` of a JSON document.
-    pub fn post_json(url: Url, body: Zeroizing<Vec<u8>>) -> Self {
-        let json = HeaderValue::from_static("application/json");
-        Self {
-            method: Method::POST,
-            url,
-            headers: HeaderMap::from_iter([(ACCEPT, json.clone()), (CONTENT_TYPE, json)]),
-            body: Bytes::from_owner(body),
-        }
+    /// A `GET`, which has no body. JSON is asked for.
+    pub fn get(url: Url) -> Self {
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(JSON))]);
+        Self { method: Method::GET, url, query: None, headers, body: None }
     }
 
-    /// Adds a header whose value must not be shown or indexed.
+    /// A `POST` without a body so far. JSON is asked for.
+    pub fn post(url: Url) -> Self {
+        Self { method: Method::POST, body: Some(Bytes::new()), ..Self::get(url) }
+    }
+
+    /// A `POST` of a JSON document.
+    pub fn post_json(url: Url, body: Zeroizing<Vec<u8>>) -> Self {
+        Self::post(url).with_body(JSON, body)
+    }
+
+    /// The body, and what it is.
     #[must_use]
-    pub fn with_secret_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
-        value.set_sensitive(true);
-        self.headers.insert(name, value);
+    pub fn with_body(mut self, media_type: &'static str, body: Zeroizing<Vec<u8>>) -> Self {
+        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        self.body = Some(Bytes::from_owner(body));
         self
     }
 
-    fn into_inner(self) -> reqwest::Request {
+    /// What stands behind the `?`, encoded. Never a secret.
+    #[must_use]
+    pub fn with_query(mut self, query: String) -> Self {
+        self.query = Some(query);
+        self
+    }
+
+    /// Adds a header, in the place of one of this name.
+    pub fn with_header(mut self, name: &str, value: Zeroizing<Vec<u8>>) -> Result<Self, InvalidHeader> {
+        let (name, value) = header(name, value)?;
+        self.headers.insert(name, value);
+        Ok(self)
+    }
+
+    /// Adds a header whose value must not be shown or indexed.
+    pub fn with_secret_header(mut self, name: &str, value: Zeroizing<Vec<u8>>) -> Result<Self, InvalidHeader> {
+        let (name, mut value) = header(name, value)?;
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        Ok(self)
+    }
+
+    fn into_inner(mut self) -> reqwest::Request {
+        self.url.set_query(self.query.as_deref());
         let mut inner = reqwest::Request::new(self.method, self.url);
         *inner.headers_mut() = self.headers;
-        *inner.body_mut() = Some(self.body.into());
+        *inner.body_mut() = self.body.map(Into::into);
         inner
     }
+}
+
+/// The value is not copied, and so zeroed when the header has been dropped.
+fn header(name: &str, value: Zeroizing<Vec<u8>>) -> Result<(HeaderName, HeaderValue), InvalidHeader> {
+    let name = HeaderName::from_bytes(name.as_bytes()).or(Err(InvalidHeader))?;
+    let value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).or(Err(InvalidHeader))?;
+    Ok((name, value))
 }
 
 impl fmt::Debug for Request {

@@ -54,6 +54,14 @@ pub fn claims(token: &str) -> Result<Claims, Error> {
     Ok(Claims { exp: numeric_date(all.get("exp"), f64::floor)?, iat: numeric_date(all.get("iat"), f64::ceil)?, all })
 }
 
+/// Whether this is a JWT whose header says that nobody signed it (`alg: none`, RFC 7518 §3.6).
+pub fn is_unsigned(token: &str) -> bool {
+    let says_none = |decoded: Decoded| {
+        decoded.header.get("alg").and_then(Value::as_str).is_some_and(|alg| alg.eq_ignore_ascii_case("none"))
+    };
+    decode(token).is_ok_and(says_none)
+}
+
 /// Header and claims as indented JSON, for a person to read. The signature is left out, so that what is printed is not
 /// the token; control characters are escaped, so that a claim can't drive the terminal.
 pub fn inspect(token: &str) -> Result<String, Error> {
@@ -170,6 +178,14 @@ mod tests {
             let dates = claims(&token(json)).map(|c| (c.exp, c.iat));
             assert_eq!(dates, expected, "{json}");
         }
+    }
+
+    #[test]
+    fn an_unsigned_token_is_told() {
+        for (header, expected) in [(r#"{"alg":"none"}"#, true), (r#"{"alg":"NoNe"}"#, true), ("{}", false)] {
+            assert_eq!(is_unsigned(&format!("{}.e30.", URL_SAFE_NO_PAD.encode(header))), expected, "{header}");
+        }
+        assert!(!is_unsigned("none") && !is_unsigned("none.e30."));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! How long a token lives, worked out from what the upstream said. Pure.
 //!
 //! Upstreams say it in several ways at once and not always truly, so the earliest plausible source wins; nothing is
-//! ever assumed. The upstream's clock is only compared with itself (`exp − iat`, `exp − Date`), never with ours, so
-//! that skew between the two does not matter.
+//! ever assumed. The upstream's clock is compared with itself (`exp − iat`, `exp − Date`) wherever it can be, so that
+//! skew between the two does not matter; with ours only where a point in time comes with nothing else to compare it to.
 
 use std::time::Duration;
 
@@ -11,10 +11,14 @@ use std::time::Duration;
 pub struct Sources {
     /// The JWT's `iat` claim (RFC 7519 §4.1.6).
     pub issued_at: Option<i64>,
-    /// The JWT's `exp` claim (RFC 7519 §4.1.4), or an absolute expiry field.
+    /// The JWT's `exp` claim (RFC 7519 §4.1.4).
     pub expires_at: Option<i64>,
+    /// An absolute expiry field of the answer.
+    pub ends_at: Option<i64>,
     /// The `Date` header of the answer: what the upstream thought the time was.
     pub answered_at: Option<i64>,
+    /// What we think it is; asked only where the upstream has named a point in time and no other.
+    pub local: Option<i64>,
     /// A relative field, such as `expires_in` (RFC 6749 §5.1).
     pub expires_in: Option<Duration>,
     /// What the operator configured.
@@ -72,10 +76,12 @@ fn issued_lifetime(sources: Sources, bounds: Bounds) -> Result<Option<Duration>,
 
 /// What is left of it: less than the issued life where the upstream hands out the same token again.
 fn left_at_answer(sources: Sources) -> Result<Option<Duration>, Implausible> {
-    let (Some(exp), Some(date)) = (sources.expires_at, sources.answered_at) else {
+    let Sources { issued_at, expires_at, ends_at, answered_at, local, .. } = sources;
+    let claim = expires_at.filter(|_| answered_at.is_some() || issued_at.is_none());
+    let (Some(end), Some(now)) = ([claim, ends_at].into_iter().flatten().min(), answered_at.or(local)) else {
         return Ok(None);
     };
-    match seconds_between(date, exp).map(|left| left.saturating_sub(TRUNCATION)) {
+    match seconds_between(now, end).map(|left| left.saturating_sub(TRUNCATION)) {
         Some(left) if !left.is_zero() => Ok(Some(left)),
         Some(_) | None => Err(Implausible::AlreadyExpired),
     }
@@ -120,6 +126,25 @@ mod tests {
         assert_eq!(seconds(decide(rest, BOUNDS)), Ok(399));
         let over = Sources { answered_at: Some(14_400), ..jwt(0, 14_400) };
         assert_eq!(decide(over, BOUNDS), Err(Implausible::AlreadyExpired));
+    }
+
+    #[test]
+    fn our_own_clock_is_asked_last() {
+        let local = Sources { local: Some(5_000), ..Sources::default() };
+        let table = [
+            (Sources { ends_at: Some(6_000), ..local }, Ok(999)),
+            (Sources { ends_at: Some(6_000), answered_at: Some(5_500), ..local }, Ok(499)),
+            (Sources { ends_at: Some(5_000), ..local }, Err(Implausible::AlreadyExpired)),
+            (Sources { expires_at: Some(6_000), ..local }, Ok(999)),
+            (Sources { local: Some(5_000), ..jwt(0, 1_000) }, Ok(999)),
+            (Sources { ends_at: Some(5_600), local: Some(5_000), ..jwt(0, 1_000) }, Ok(599)),
+            (Sources { ends_at: Some(6_000), expires_at: Some(5_100), ..local }, Ok(99)),
+            (Sources { ends_at: Some(i64::MIN), ..local }, Err(Implausible::AlreadyExpired)),
+            (Sources { ends_at: Some(i64::MAX), ..local }, Ok(BOUNDS.longest.as_secs())),
+        ];
+        for (sources, expected) in table {
+            assert_eq!(seconds(decide(sources, BOUNDS)), expected, "{sources:?}");
+        }
     }
 
     #[test]

@@ -235,10 +235,8 @@ async fn forbidden_addresses_are_dropped_from_a_mixed_answer() {
 #[test]
 fn what_holds_secrets_shows_none() {
     let url = Url::parse("https://cdn.emnify.net/").unwrap();
-    let mut value = HeaderValue::from_static("hunter2");
-    value.set_sensitive(false);
-    let request = Request::post_json(url, Zeroizing::new(b"hunter2".to_vec()))
-        .with_secret_header(HeaderName::from_static("x-api-key"), value);
+    let secret = || Zeroizing::new(b"hunter2".to_vec());
+    let request = Request::post_json(url, secret()).with_secret_header("x-api-key", secret()).unwrap();
     let response = Response { head: Head::new(200, &HeaderMap::new()), body: Bytes::from_static(b"hunter2") };
     assert!(!format!("{request:?} {response:?}").contains("hunter2"));
     assert!(request.headers.get("x-api-key").unwrap().is_sensitive());

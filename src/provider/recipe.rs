@@ -8,8 +8,8 @@
 mod check;
 pub mod template;
 
-pub use check::{Problem, Stage};
 pub(crate) use check::{ASSERTION, ENDPOINT, REFRESH_TOKEN, TOKEN};
+pub use check::{Problem, Stage};
 
 use crate::failure::Failure;
 use std::time::Duration;

@@ -142,7 +142,9 @@ impl<'a> Checking<'a> {
                 self.problem(&at, "is there twice");
             }
             match &field.presence {
-                Presence::Default(_) if list == "secrets" => self.problem(&at, "has a default, which no secret may have"),
+                Presence::Default(_) if list == "secrets" => {
+                    self.problem(&at, "has a default, which no secret may have")
+                }
                 Presence::Default(template) => self.default_of(&at, template),
                 Presence::Required | Presence::Optional => {}
             }

@@ -365,8 +365,7 @@ mod tests {
         for good in ["/", "/a", "/1.0/auth/token", "/a/b/", "/a..b/...", "/a%20b"] {
             assert_eq!(path_fault(good), None, "{good}");
         }
-        for bad in
-            ["", "a", "http://x", "/a?b", "/a#b", "/a\\b", "/..", "/a/../b", "/a/.", "/%2E%2e/b", "/.%2e", "/\n"]
+        for bad in ["", "a", "http://x", "/a?b", "/a#b", "/a\\b", "/..", "/a/../b", "/a/.", "/%2E%2e/b", "/.%2e", "/\n"]
         {
             assert!(path_fault(bad).is_some(), "{bad}");
         }

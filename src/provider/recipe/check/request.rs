@@ -206,7 +206,9 @@ impl<'a> Checking<'a> {
             Some(Part::Field { filter, .. }) => *filter == Some(Filter::Path),
         };
         let is_plain = |part: &Part| match part {
-            Part::Text(text) => !text.contains(|c: char| c.is_control() || " ?#\\\"<>`{}|^".contains(c) || !c.is_ascii()),
+            Part::Text(text) => {
+                !text.contains(|c: char| c.is_control() || " ?#\\\"<>`{}|^".contains(c) || !c.is_ascii())
+            }
             Part::Field { .. } => true,
         };
         if !begins_well {

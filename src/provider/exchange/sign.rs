@@ -1,0 +1,152 @@
+//! Signs the JWTs that prove possession of a private key (RFC 7523 §3).
+//!
+//! The key is read once, when the Workspace is made, and a first signature shows that it fits its algorithm. What is
+//! wrong with a key is said by the name of its field; nothing of it is quoted.
+
+use super::given::Env;
+use super::write::{Filled, fill_json, to_json};
+use super::{Error, write};
+use crate::provider::recipe::{Algorithm, Assertion, algorithm_of};
+use crate::secret::LongLivedSecret;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::EncodingKey;
+use jsonwebtoken::crypto::sign;
+use zeroize::Zeroizing;
+
+/// Of an RSA key of 8192 bits, in base64url, and the dots.
+const LONGEST_SIGNATURE: usize = 1368;
+
+/// A private key, ready to sign with. Zeroed when dropped.
+pub(super) struct Signer {
+    key: EncodingKey,
+    algorithm: Algorithm,
+}
+
+impl Signer {
+    pub(super) fn new(assertion: &Assertion, env: &Env<'_>, pem: &LongLivedSecret) -> Result<Self, Error> {
+        let named = assertion.algorithm.expand(env).ok().flatten();
+        let Some(algorithm) = named.and_then(|name| algorithm_of(&name)) else {
+            let name = assertion.algorithm.fields().next().map_or("algorithm", |(name, _)| name);
+            return Err(Error::Value { name: name.to_owned(), why: "is no algorithm that the broker signs with" });
+        };
+        let pem = pem.expose().as_bytes();
+        let (read, why) = match algorithm {
+            Algorithm::Rs256
+            | Algorithm::Rs384
+            | Algorithm::Rs512
+            | Algorithm::Ps256
+            | Algorithm::Ps384
+            | Algorithm::Ps512 => {
+                (EncodingKey::from_rsa_pem(pem), "is no RSA private key in PEM form, of 2048 bits or more")
+            }
+            Algorithm::Es256 => (EncodingKey::from_ec_pem(pem), "is no P-256 private key in PKCS#8 PEM form"),
+            Algorithm::Es384 => (EncodingKey::from_ec_pem(pem), "is no P-384 private key in PKCS#8 PEM form"),
+            Algorithm::EdDsa => (EncodingKey::from_ed_pem(pem), "is no Ed25519 private key in PKCS#8 PEM form"),
+        };
+        let bad = || Error::Value { name: assertion.key.clone(), why };
+        let signer = Self { key: read.ok().ok_or_else(bad)?, algorithm };
+        signer.signature(b"").map(|_fits| signer).ok_or_else(bad)
+    }
+
+    /// The JWT for this request, at this Unix time.
+    pub(super) fn sign(
+        &self,
+        assertion: &Assertion,
+        env: &Env<'_>,
+        now: i64,
+    ) -> Result<Zeroizing<String>, write::Error> {
+        let header = part(&Filled::Object(self.header(assertion, env)?))?;
+        let claims = part(&Filled::Object(claims(assertion, env, now)?))?;
+        let mut jwt = Zeroizing::new(String::with_capacity(header.len() + claims.len() + LONGEST_SIGNATURE));
+        jwt.push_str(&header);
+        jwt.push('.');
+        jwt.push_str(&claims);
+        let signature = Zeroizing::new(self.signature(jwt.as_bytes()).ok_or(write::Error::Signature)?);
+        jwt.push('.');
+        jwt.push_str(&signature);
+        Ok(jwt)
+    }
+
+    fn header<'a>(&self, assertion: &'a Assertion, env: &Env<'_>) -> Result<Vec<(&'a str, Filled<'a>)>, write::Error> {
+        let name = Zeroizing::new(self.algorithm.as_str().to_owned());
+        let mut header = vec![("alg", Filled::Text(name))];
+        if !assertion.header.iter().any(|(name, _)| name == "typ") {
+            header.push(("typ", Filled::Text(Zeroizing::new("JWT".to_owned()))));
+        }
+        for (name, template) in &assertion.header {
+            header.extend(template.expand(env)?.map(|text| (name.as_str(), Filled::Text(text))));
+        }
+        Ok(header)
+    }
+
+    fn signature(&self, message: &[u8]) -> Option<String> {
+        sign(message, &self.key, self.algorithm.into()).ok()
+    }
+}
+
+fn claims<'a>(assertion: &'a Assertion, env: &Env<'_>, now: i64) -> Result<Vec<(&'a str, Filled<'a>)>, write::Error> {
+    let mut claims = Vec::with_capacity(assertion.claims.len() + 3);
+    for (name, value) in &assertion.claims {
+        claims.extend(fill_json(value, env)?.map(|value| (name.as_str(), value)));
+    }
+    let seconds = |of: std::time::Duration| i64::try_from(of.as_secs()).unwrap_or(i64::MAX);
+    claims.push(("exp", Filled::Number(now.saturating_add(seconds(assertion.lifetime)).into())));
+    if assertion.issued_at {
+        claims.push(("iat", Filled::Number(now.saturating_sub(seconds(assertion.backdate)).into())));
+    }
+    if assertion.id {
+        claims.push(("jti", Filled::Text(Zeroizing::new(random_id()?))));
+    }
+    Ok(claims)
+}
+
+/// 128 bits from the system's random numbers.
+fn random_id() -> Result<String, write::Error> {
+    let mut id = [0; 16];
+    aws_lc_rs::rand::fill(&mut id).or(Err(write::Error::Signature))?;
+    Ok(URL_SAFE_NO_PAD.encode(id))
+}
+
+/// A part of a JWT: base64url of JSON, in buffers of the right size.
+fn part(value: &Filled<'_>) -> Result<Zeroizing<String>, write::Error> {
+    let json = to_json(value)?;
+    let length = base64::encoded_len(json.len(), false).unwrap_or_default();
+    let mut text = Zeroizing::new(String::with_capacity(length));
+    URL_SAFE_NO_PAD.encode_string(&*json, &mut text);
+    Ok(text)
+}
+
+impl Algorithm {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+}
+
+impl From<Algorithm> for jsonwebtoken::Algorithm {
+    fn from(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Rs256 => Self::RS256,
+            Algorithm::Rs384 => Self::RS384,
+            Algorithm::Rs512 => Self::RS512,
+            Algorithm::Ps256 => Self::PS256,
+            Algorithm::Ps384 => Self::PS384,
+            Algorithm::Ps512 => Self::PS512,
+            Algorithm::Es256 => Self::ES256,
+            Algorithm::Es384 => Self::ES384,
+            Algorithm::EdDsa => Self::EdDSA,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
