@@ -174,7 +174,7 @@ impl Case {
     /// The configuration, its upstream at this address and its secrets in files of this directory.
     pub(super) fn configuration(&self, server: &str, secrets: &Path) -> String {
         let mut upstream = self.setup.upstream.clone();
-        for value in upstream.values_mut() {
+        for (_, value) in &mut upstream {
             if let toml::Value::String(text) = value {
                 *text = text.replace("{server}", server);
             }
