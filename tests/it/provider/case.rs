@@ -113,10 +113,6 @@ impl Case {
         self.path.strip_prefix(root()).unwrap().display().to_string()
     }
 
-    pub(super) fn kind(&self) -> &str {
-        self.setup.upstream["kind"].as_str().unwrap()
-    }
-
     pub(super) fn flow(&self) -> Option<&str> {
         self.setup.workspace.get("flow")?.as_str()
     }

@@ -2,7 +2,7 @@
 
 use super::case::{Case, Expected};
 use super::keys;
-use super::observed::{Observed, observe};
+use super::observed::observe;
 use super::sent::shown;
 use super::server::Server;
 use serde_json::Value;
@@ -59,7 +59,8 @@ async fn replay(case: &Case) -> Seen {
     for (observed, requests) in &seen {
         let secrets = secrets(case, requests, &outcomes);
         assert!(!secrets.is_empty());
-        observed.keeps_quiet_about(secrets.iter().map(String::as_str));
+        let leaked = observed.leaked(secrets.iter().map(String::as_str));
+        assert!(leaked.is_none(), "{}: {}", case.name(), leaked.unwrap());
     }
     Seen { outcomes, sent: all }
 }
@@ -129,7 +130,7 @@ fn secrets(case: &Case, requests: &[Vec<u8>], outcomes: &[Expected]) -> BTreeSet
 
 /// Such as `invalid_client`: no secret looks like it.
 fn is_word(text: &str) -> bool {
-    text.len() < 32 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    text.len() < 32 && text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_')
 }
 
 /// The lines of a key in PEM, which would give it away one by one.
