@@ -227,5 +227,9 @@ mod tests {
             let forms = [format!("| `{key}` |"), format!("## `[{key}]`"), format!("## `[[{key}]]`")];
             assert!(forms.iter().any(|form| document.contains(form)), "{key}");
         }
+        let document = include_str!("../docs/providers.md");
+        for key in recipe::keys() {
+            assert!(document.contains(&format!("| `{key}` |")), "{key} of a description");
+        }
     }
 }

@@ -7,8 +7,6 @@ use crate::upstream::Budget;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// The lives that emnify is known to give; which one is learnt only at run time.
-const LIVES: [Duration; 2] = [Duration::from_secs(4 * 3_600), Duration::from_secs(7 * 86_400)];
 const HOUR: Duration = Duration::from_secs(3_600);
 /// Above this part of the budget, renewals are moved later in the life.
 const COMFORTABLE_PERCENT: u128 = 60;
@@ -18,18 +16,27 @@ const LONG_COLD_START: Duration = Duration::from_secs(600);
 
 /// What `check-config` prints, line by line.
 pub fn explain(config: &Config) -> Vec<String> {
-    let mut counts: HashMap<&str, u32> = HashMap::new();
+    let mut counts: HashMap<&str, HashMap<&str, u32>> = HashMap::new();
     for workspace in &config.workspaces {
-        *counts.entry(workspace.upstream.as_str()).or_default() += 1;
+        let of_upstream = counts.entry(workspace.upstream.as_str()).or_default();
+        *of_upstream.entry(workspace.flow.name.as_str()).or_default() += 1;
     }
-    let count = |upstream: &Upstream| counts.get(upstream.name.as_str()).copied().unwrap_or(0);
-    config.upstreams.iter().flat_map(|upstream| explain_upstream(upstream, count(upstream))).collect()
+    let none = HashMap::new();
+    let counts_of = |upstream: &Upstream| counts.get(upstream.name.as_str()).unwrap_or(&none);
+    config.upstreams.iter().flat_map(|upstream| explain_upstream(upstream, counts_of(upstream))).collect()
 }
 
-fn explain_upstream(upstream: &Upstream, workspaces: u32) -> Vec<String> {
-    let Upstream { budget, renew_at, .. } = upstream;
+fn explain_upstream(upstream: &Upstream, by_flow: &HashMap<&str, u32>) -> Vec<String> {
+    let Upstream { budget, renew_at, flows, .. } = upstream;
+    let workspaces = by_flow.values().sum();
+    let flows = flows.iter().map(|flow| {
+        let count = by_flow.get(flow.name.as_str()).copied().unwrap_or(0);
+        format!("{}: {count}", flow.name)
+    });
+    let flows: Vec<_> = flows.collect();
     let mut lines = vec![
         format!("upstream {} ({}, {}): Workspaces: {workspaces}", upstream.name, upstream.kind.name, upstream.base_url),
+        format!("  Workspaces by flow: {}", flows.join(", ")),
         format!(
             "  budget: {} logins per {}: {} at once, of which {} are kept for waiting callers, then {} per hour",
             budget.logins,
@@ -39,11 +46,20 @@ fn explain_upstream(upstream: &Upstream, workspaces: u32) -> Vec<String> {
             sustained_per_hour(*budget),
         ),
     ];
-    for life in LIVES {
-        lines.extend(explain_life(*budget, *renew_at, life, workspaces));
+    let lives = lives(upstream);
+    for life in lives {
+        lines.extend(explain_life(*budget, *renew_at, *life, workspaces));
+    }
+    if lives.is_empty() {
+        lines.push("  how long tokens live, and so how many logins they take, is learnt only at run time".to_owned());
     }
     lines.extend(explain_cold_start(*budget, workspaces));
     lines
+}
+
+/// The lives to reckon with: the one that is configured, or those that the kind is known to give.
+fn lives(upstream: &Upstream) -> &[Duration] {
+    upstream.token_lifetime.as_ref().map_or(&upstream.kind.lives, std::slice::from_ref)
 }
 
 fn explain_life(budget: Budget, renew_at: f64, life: Duration, workspaces: u32) -> Vec<String> {
@@ -114,8 +130,8 @@ mod tests {
     use super::*;
     use std::num::NonZeroU32;
 
-    const FOUR_HOURS: Duration = LIVES[0];
-    const SEVEN_DAYS: Duration = LIVES[1];
+    const FOUR_HOURS: Duration = Duration::from_secs(4 * 3_600);
+    const SEVEN_DAYS: Duration = Duration::from_secs(7 * 86_400);
 
     fn budget(logins: u32, seconds: u64) -> Budget {
         Budget { logins: NonZeroU32::new(logins).unwrap(), per: Duration::from_secs(seconds) }

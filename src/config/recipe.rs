@@ -12,20 +12,16 @@ use crate::provider::recipe::template::Template;
 use crate::provider::recipe::{Field, Path, Presence, Presented, Recipe, Refresh, Step, Tenant, TenantSource};
 use std::sync::Arc;
 
-#[cfg(test)]
-pub(super) use answer::{ANSWER_KEYS, CONDITION_KEYS, EXPIRY_KEYS, RULE_KEYS, TOKEN_KEYS};
-#[cfg(test)]
-pub(super) use request::{ASSERTION_KEYS, BASIC_KEYS};
 
 /// The keys of a flow and of the tables in it.
-pub(super) const FLOW_KEYS: &[&str] =
+const FLOW_KEYS: &[&str] =
     &["secrets", "parameters", "needs_store", "presentation", "tenant", "login", "refresh", "switch"];
-pub(super) const FIELD_KEYS: &[&str] = &["name", "default"];
-pub(super) const PRESENTATION_KEYS: &[&str] = &["header", "scheme"];
-pub(super) const TENANT_KEYS: &[&str] = &["claim", "path", "parameter"];
-pub(super) const STEP_KEYS: &[&str] =
+const FIELD_KEYS: &[&str] = &["name", "default"];
+const PRESENTATION_KEYS: &[&str] = &["header", "scheme"];
+const TENANT_KEYS: &[&str] = &["claim", "path", "parameter"];
+const STEP_KEYS: &[&str] =
     &["method", "path", "query", "headers", "basic", "json", "form", "extra_parameters", "assertion", "answer"];
-pub(super) const REFRESH_KEYS: &[&str] = &[
+const REFRESH_KEYS: &[&str] = &[
     "method",
     "path",
     "query",
@@ -248,6 +244,13 @@ fn templates(section: &mut Section<'_, '_>, key: &str) -> Vec<(String, Template)
 
 fn template(value: Value<'_>) -> Result<Template, String> {
     parsed("a text", Template::parse)(value)
+}
+
+/// All keys of a description.
+#[cfg(test)]
+pub(super) fn keys() -> Vec<&'static str> {
+    let own = [FLOW_KEYS, FIELD_KEYS, PRESENTATION_KEYS, TENANT_KEYS, REFRESH_KEYS];
+    [own.concat(), request::KEYS.concat(), answer::KEYS.concat()].concat()
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub struct Upstream {
     pub name: UpstreamName,
     /// Which API it speaks.
     pub kind: &'static Kind,
+    /// The ways to its tokens: its kind's, or those that are described.
+    pub flows: Vec<Arc<Flow>>,
     /// Where it is; the path ends with `/`.
     pub base_url: Url,
     /// How long its tokens live: one more source beside what its answers say.
@@ -95,6 +97,7 @@ impl Upstream {
             Some(Self {
                 name: name?,
                 kind: kind?,
+                flows: offer.as_ref()?.flows.clone(),
                 base_url: base_url?,
                 token_lifetime,
                 max_concurrent: NonZeroUsize::new(as_count(max_concurrent))?,

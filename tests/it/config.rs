@@ -7,9 +7,10 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use token_broker::config::{Config, Credential, Environment, Place, Problems, explain};
+use token_broker::config::{Config, Environment, Place, Problems, explain};
 use token_broker::health::Rule;
 use token_broker::upstream::KeepWarm;
 
@@ -46,8 +47,7 @@ fn with_credential(source: &str) -> String {
 }
 
 fn token(config: &Config) -> &str {
-    let Credential::ApplicationToken(secret) = &config.workspaces[0].credential;
-    secret.expose()
+    config.workspaces[0].fields.secrets["application_token"].expose()
 }
 
 const BAD: &str = r#"
@@ -148,7 +148,7 @@ log.level (line 11): expected a level (off, error, warn, info, debug, trace) or 
 engine.max_workspaces (line 15): expected a whole number from 1 to 100000
 engine.serve_margin (TOKEN_BROKER__ENGINE__SERVE_MARGIN): expected a duration from 0s to 1h, such as "10s", "5m" or "250ms"
 engine.min_gap (line 14): expected a duration from 10ms to 1h, such as "10s", "5m" or "250ms", found an integer
-upstreams[0].kind (line 19): expected "emnify"
+upstreams[0].kind (line 19): unknown kind; did you mean emnify?
 upstreams[0].renew_at (line 24): expected a number from 0.1 to 0.95
 upstreams[0].budget.logins (line 23): expected a whole number from 1 to 1000000
 upstreams[0].budget.per (line 23): expected a duration from 1s to 31d, such as "10s", "5m" or "250ms"
@@ -435,8 +435,9 @@ fn a_hundred_thousand_workspaces_share_one_secret_file() {
     let directory = directory(&[("all.toml", &secrets)]);
     let config = parse(&text, &directory).unwrap();
     assert_eq!(config.workspaces.len(), COUNT);
-    let Credential::ApplicationToken(last) = &config.workspaces[COUNT - 1].credential;
-    assert_eq!(last.expose(), "token-99999");
+    let last = &config.workspaces[COUNT - 1];
+    assert_eq!(last.fields.secrets["application_token"].expose(), "token-99999");
+    assert!(Arc::ptr_eq(&config.workspaces[0].flow, &last.flow), "the way to the tokens is kept once");
 }
 
 #[test]
@@ -458,7 +459,7 @@ fn the_example_is_valid() {
     let config = Config::load(&path, &Environment::default()).unwrap();
     assert_eq!(config.warnings, []);
     assert_eq!(config.workspaces[0].keep_warm, KeepWarm::Always);
-    assert_eq!(config.workspaces[0].organisation, Some(1234));
+    assert_eq!(config.workspaces[0].fields.parameters["organisation"], "1234");
     assert_eq!(config.upstreams[0].budget.logins, NonZeroU32::new(100).unwrap());
     assert_eq!(config.upstreams[0].budget.per, Duration::from_secs(300));
     insta::assert_snapshot!(explain(&config).join("\n"), @r##"

@@ -22,13 +22,19 @@
 //! For every case, neither what is logged at TRACE nor what the outcome shows of itself may hold a secret of the
 //! credential, a text of the answers or what was made of them. `UPDATE_FIXTURES=1` writes down what is sent and made of
 //! the answers instead of comparing it: for a person to read before it is committed.
+//!
+//! Beside the cases: `broken` (servers that stall or never end), `steps` and `hostile` (recipes made for the test).
 
 mod broken;
 mod case;
 mod coverage;
+mod hostile;
 mod keys;
 mod observed;
+mod recipes;
 mod replay;
+mod script;
 mod sent;
 mod server;
 mod serving;
+mod steps;

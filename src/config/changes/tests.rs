@@ -61,6 +61,7 @@ fn an_upstream_changes_in_its_limits_or_in_its_reach() {
         ("longest_lifetime = \"31s\"", reach),
         ("allow_private = [\"a.example\"]", reach),
         ("proxy = \"http://proxy:1\"", reach),
+        ("token_lifetime = \"1h\"", reach),
         ("timeout = \"9s\"", Some(UpstreamChange::Changed { limits: true, reach: true })),
     ];
     for (lines, expected) in rows {
@@ -70,7 +71,7 @@ fn an_upstream_changes_in_its_limits_or_in_its_reach() {
 
 #[test]
 fn a_workspace_is_rebound_or_keeps_its_token() {
-    let changed = |credential, keep_warm| Some(WorkspaceChange::Changed { credential, keep_warm });
+    let changed = |credential, keep_warm| Some(WorkspaceChange::Changed { credential, recipe: false, keep_warm });
     let rows = [
         ("upstream = \"one\"\norganisation = 1", SECRET, None),
         ("upstream = \"one\"\norganisation = 1", "another", changed(true, None)),
@@ -87,10 +88,60 @@ fn a_workspace_is_rebound_or_keeps_its_token() {
         ("upstream = \"one\"\norganisation = 2", SECRET, Some(WorkspaceChange::Rebound)),
         ("upstream = \"one\"", SECRET, Some(WorkspaceChange::Rebound)),
         ("upstream = \"two\"\norganisation = 1", "another", Some(WorkspaceChange::Rebound)),
+        ("upstream = \"one\"\nflow = \"application-token\"\nparameters = { organisation = \"1\" }", SECRET, None),
     ];
     for (lines, secret, expected) in rows {
         assert_eq!(of_workspace(lines, secret), expected, "{lines}");
     }
+}
+
+/// A configuration of an upstream whose two flows are described, and of a Workspace that takes the first.
+fn described(flow: &str, upstream: &str, workspace: &str) -> Config {
+    let text = format!(
+        "[[upstreams]]\nname = \"own\"\nkind = \"http\"\nurl = \"https://api.example\"\n{upstream}\n\
+         [upstreams.flows.one]\nsecrets = [\"key\"]\nparameters = [\"tenant?\", \"region?\"]\n\
+         login.path = \"/token\"\nlogin.json = {{ key = \"{{key}}\", tenant = \"{{tenant?}}\", region = \"{{region?}}\" }}\n\
+         login.extra_parameters = true\nlogin.answer = {{ token = \"token\", expiry = [{flow}] }}\n\
+         [upstreams.flows.two]\nsecrets = [\"key\"]\n\
+         login = {{ path = \"/v2\", json = {{ key = \"{{key}}\" }}, answer = {{ token = \"token\", expiry = [{{ jwt = \"required\" }}] }} }}\n\
+         [[workspaces]]\nname = \"a\"\nupstream = \"own\"\ncredential = {{ key = {{ env = \"A\" }} }}\n{workspace}\n"
+    );
+    let environment: Environment = [("A", SECRET)].into_iter().collect();
+    Config::parse(&text, Path::new("."), &environment).unwrap()
+}
+
+#[test]
+fn a_description_a_flow_and_parameters_count_where_they_are_used() {
+    const HOUR: &str = "{ fixed = \"1h\" }";
+    const WORKSPACE: &str = "flow = \"one\"\nparameters = { tenant = \"t\" }\nextra_parameters = { mode = \"m\" }";
+    let before = described(HOUR, "", WORKSPACE);
+    let recipe = Some(WorkspaceChange::Changed { credential: false, recipe: true, keep_warm: None });
+    let rebound = Some(WorkspaceChange::Rebound);
+    let rows = [
+        (HOUR, "", WORKSPACE, None),
+        ("{ fixed = \"60m\" }", "", WORKSPACE, None),
+        ("{ fixed = \"2h\" }", "", WORKSPACE, recipe),
+        (HOUR, "", "flow = \"two\"", rebound),
+        (HOUR, "", "flow = \"one\"\nparameters = { tenant = \"u\" }\nextra_parameters = { mode = \"m\" }", rebound),
+        (HOUR, "", "flow = \"one\"\nparameters = { region = \"t\" }\nextra_parameters = { mode = \"m\" }", rebound),
+        (HOUR, "", "flow = \"one\"\nparameters = { tenant = \"t\" }\nextra_parameters = { mode = \"n\" }", rebound),
+        (HOUR, "", "flow = \"one\"\nparameters = { tenant = \"t\", region = \"r\" }\nextra_parameters = { mode = \"m\" }", rebound),
+        (HOUR, "defaults = { region = \"r\" }", WORKSPACE, rebound),
+        (HOUR, "defaults = { tenant = \"u\" }", WORKSPACE, None),
+        (HOUR, "defaults = { tenant = \"t\" }", "flow = \"one\"\nextra_parameters = { mode = \"m\" }", None),
+    ];
+    for (flow, upstream, workspace, expected) in rows {
+        let changes = changes(&before, &described(flow, upstream, workspace));
+        assert!(changes.upstreams.is_empty(), "{changes:?}");
+        assert_eq!(changes.workspaces.get("a").copied(), expected, "{flow} {upstream} {workspace}");
+    }
+}
+
+#[test]
+fn a_description_that_nobody_here_follows_changes_nothing() {
+    let before = described("{ fixed = \"1h\" }", "", "flow = \"two\"");
+    let after = described("{ fixed = \"2h\" }", "", "flow = \"two\"");
+    assert!(changes(&before, &after).workspaces.is_empty());
 }
 
 #[test]

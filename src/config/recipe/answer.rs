@@ -6,12 +6,15 @@ use super::{each, name, path};
 use crate::provider::recipe::{Answer, Class, Condition, Constant, Expiry, Format, Holds, Path, Rule, Source, Unit};
 
 /// The keys of an answer and of the tables in it.
-pub(in crate::config) const ANSWER_KEYS: &[&str] =
+const ANSWER_KEYS: &[&str] =
     &["success", "when", "failures", "token", "token_type", "refresh_token", "expiry", "extra_headers", "attributes"];
-pub(in crate::config) const CONDITION_KEYS: &[&str] = &["path", "equals", "present"];
-pub(in crate::config) const RULE_KEYS: &[&str] = &["status", "when", "class", "says"];
-pub(in crate::config) const TOKEN_KEYS: &[&str] = &["body"];
-pub(in crate::config) const EXPIRY_KEYS: &[&str] = &["jwt", "relative", "unit", "absolute", "format", "asked", "fixed"];
+const CONDITION_KEYS: &[&str] = &["path", "equals", "present"];
+const RULE_KEYS: &[&str] = &["status", "when", "class", "says"];
+const TOKEN_KEYS: &[&str] = &["body"];
+const EXPIRY_KEYS: &[&str] = &["jwt", "relative", "unit", "absolute", "format", "asked", "fixed"];
+/// All of them.
+#[cfg(test)]
+pub(super) const KEYS: [&[&str]; 5] = [ANSWER_KEYS, CONDITION_KEYS, RULE_KEYS, TOKEN_KEYS, EXPIRY_KEYS];
 
 const CLASSES: [(&str, Class); 5] = [
     ("rejected", Class::Rejected),

@@ -8,9 +8,13 @@ use crate::provider::recipe::{Assertion, Basic, Body, Json, Method, Request};
 use std::time::Duration;
 
 /// The keys of the tables in a request.
-pub(in crate::config) const BASIC_KEYS: &[&str] = &["user", "password", "form_encoded"];
-pub(in crate::config) const ASSERTION_KEYS: &[&str] =
+const BASIC_KEYS: &[&str] = &["user", "password", "form_encoded"];
+const ASSERTION_KEYS: &[&str] =
     &["key", "algorithm", "lifetime", "backdate", "issued_at", "id", "header", "claims"];
+
+/// All of them.
+#[cfg(test)]
+pub(super) const KEYS: [&[&str]; 2] = [BASIC_KEYS, ASSERTION_KEYS];
 
 const METHODS: [(&str, Method); 2] = [("GET", Method::Get), ("POST", Method::Post)];
 /// Deeper than any request needs, and shallow enough for whoever walks it.

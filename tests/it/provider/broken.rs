@@ -1,7 +1,7 @@
 //! Servers that break off, stall, dribble or never end: what comes of it, and when.
 
 use super::case::provider;
-use super::observed::{Observed, observe};
+use super::observed::{Observed, PATIENT, observe};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 const SECRET: &str = "app-token-fixture-secret";
-const PATIENT: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 
 /// One exchange of an application token of emnify's, with a client of this patience.

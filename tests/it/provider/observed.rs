@@ -7,6 +7,7 @@ use std::time::Duration;
 use token_broker::failure::Failure;
 use token_broker::provider::{FetchError, Fetched, Provider};
 use tokio::time::Instant;
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -17,21 +18,26 @@ pub(super) struct Observed {
     pub(super) took: Duration,
 }
 
-/// One exchange, with every log line of this thread at TRACE. The runtime has no other thread.
+/// More than any exchange takes.
+pub(super) const PATIENT: Duration = Duration::from_secs(20);
+
+/// Every log line of this thread at TRACE, until this is dropped. The runtime has no other thread.
+pub(super) fn captured(capture: &Capture) -> DefaultGuard {
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(capture.clone());
+    subscriber.finish().set_default()
+}
+
+/// One exchange, with what is logged meanwhile.
 pub(super) async fn observe(provider: &dyn Provider) -> Observed {
     let capture = Capture::default();
-    let guard = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(capture.clone())
-        .finish()
-        .set_default();
+    let guard = captured(&capture);
     tracing::debug!(?provider, "exchange");
     let started = Instant::now();
     let result = provider.exchange().await;
     let took = started.elapsed();
     tracing::debug!(?provider, ?result, "exchanged");
     drop(guard);
-    let logs = String::from_utf8(capture.0.lock().unwrap().clone()).unwrap();
+    let logs = capture.text();
     assert!(logs.contains("starting new connection"), "nothing was captured");
     Observed { result, logs, took }
 }
@@ -89,7 +95,13 @@ impl Observed {
 }
 
 #[derive(Clone, Default)]
-struct Capture(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Capture(Arc<Mutex<Vec<u8>>>);
+
+impl Capture {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl io::Write for Capture {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
