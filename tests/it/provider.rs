@@ -30,6 +30,7 @@ mod case;
 mod coverage;
 mod hostile;
 mod keys;
+mod loading;
 mod observed;
 mod recipes;
 mod replay;

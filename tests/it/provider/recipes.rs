@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use token_broker::http::{Client, Options};
 use token_broker::lifetime::Bounds;
-use token_broker::provider::exchange::{Exchange, Fields, Upstream};
+use token_broker::provider::exchange::{Error, Exchange, Fields, Upstream};
 use token_broker::provider::recipe::template::Template;
 use token_broker::provider::recipe::{
     Answer, Body, Class, Condition, Constant, Expiry, Field, Holds, Json, Method, Path, Presence, Presented, Recipe,
@@ -93,8 +93,12 @@ pub(super) fn fields(secrets: &[(&str, &str)], parameters: &[(&str, &str)]) -> F
 
 pub(super) fn exchange(base: &str, timeout: Duration, recipe: Recipe, fields: Fields) -> Exchange {
     assert_eq!(recipe.check(), []);
+    loaded(base, timeout, recipe, fields).unwrap()
+}
+
+pub(super) fn loaded(base: &str, timeout: Duration, recipe: Recipe, fields: Fields) -> Result<Exchange, Error> {
     let client = Arc::new(Client::new(&Options { timeout, ..Options::default() }).unwrap());
     let base = Url::parse(base).unwrap();
     let upstream = Upstream { client, base, bounds: BOUNDS, token_lifetime: None };
-    Exchange::new(Arc::new(upstream), Arc::new(recipe), fields).unwrap()
+    Exchange::new(Arc::new(upstream), Arc::new(recipe), fields)
 }
