@@ -89,18 +89,24 @@ pub(super) fn read(
     flow: Option<&Flow>,
     files: &mut SecretFiles,
 ) -> Option<BTreeMap<String, LongLivedSecret>> {
+    let likely = flow.or_else(|| offer?.flows.first().map(|flow| &**flow));
+    let form = form(likely);
     match section.find("credential").map(|found| (found.value, found.place)) {
+        Some((Value::Table(table), place)) if flow.is_none() && table.is_empty() => {
+            section.problem("credential", place, format!("is empty; expected {form}"));
+            return None;
+        }
         Some((Value::Table(_), _)) => {}
         Some((value, place)) => {
             let text = match value {
-                Value::Text(_) => format!("expected {}; a secret never stands in the configuration itself", form(flow)),
-                other => other.instead_of(&form(flow)),
+                Value::Text(_) => format!("expected {form}; a secret never stands in the configuration itself"),
+                other => other.instead_of(&form),
             };
             section.problem("credential", place, text);
             return None;
         }
         None => {
-            section.problem_with("credential", format!("is missing; expected {}", form(flow)));
+            section.problem_with("credential", format!("is missing; expected {form}"));
             return None;
         }
     }

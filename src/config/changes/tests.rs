@@ -125,7 +125,12 @@ fn a_description_a_flow_and_parameters_count_where_they_are_used() {
         (HOUR, "", "flow = \"one\"\nparameters = { tenant = \"u\" }\nextra_parameters = { mode = \"m\" }", rebound),
         (HOUR, "", "flow = \"one\"\nparameters = { region = \"t\" }\nextra_parameters = { mode = \"m\" }", rebound),
         (HOUR, "", "flow = \"one\"\nparameters = { tenant = \"t\" }\nextra_parameters = { mode = \"n\" }", rebound),
-        (HOUR, "", "flow = \"one\"\nparameters = { tenant = \"t\", region = \"r\" }\nextra_parameters = { mode = \"m\" }", rebound),
+        (
+            HOUR,
+            "",
+            "flow = \"one\"\nparameters = { tenant = \"t\", region = \"r\" }\nextra_parameters = { mode = \"m\" }",
+            rebound,
+        ),
         (HOUR, "defaults = { region = \"r\" }", WORKSPACE, rebound),
         (HOUR, "defaults = { tenant = \"u\" }", WORKSPACE, None),
         (HOUR, "defaults = { tenant = \"t\" }", "flow = \"one\"\nextra_parameters = { mode = \"m\" }", None),

@@ -2,7 +2,7 @@
 
 use super::super::reader::{Section, Value};
 use super::super::scalar::{choice, days, duration, seconds};
-use super::{each, name, path};
+use super::{each, field_name, name, path};
 use crate::provider::recipe::{Answer, Class, Condition, Constant, Expiry, Format, Holds, Path, Rule, Source, Unit};
 
 /// The keys of an answer and of the tables in it.
@@ -192,7 +192,7 @@ fn expiry(table: &mut Section<'_, '_>) -> Option<Expiry> {
             Some(Expiry::Absolute(path?, format?))
         }
         "asked" => {
-            let (parameter, unit) = (table.read("asked", name("the name of a parameter")), unit(table));
+            let (parameter, unit) = (table.read("asked", field_name("the name of a parameter")), unit(table));
             Some(Expiry::Asked(parameter?, unit?))
         }
         _ => table.read("fixed", duration(seconds(1)..=days(3_650))).map(Expiry::Fixed),

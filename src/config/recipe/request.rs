@@ -2,15 +2,14 @@
 
 use super::super::reader::{Entry, Section, Value, shown};
 use super::super::scalar::{boolean, choice, days, duration, hours, seconds};
-use super::{name, template, templates};
+use super::{field_name, template, templates};
 use crate::provider::recipe::template::Template;
 use crate::provider::recipe::{Assertion, Basic, Body, Json, Method, Request};
 use std::time::Duration;
 
 /// The keys of the tables in a request.
 const BASIC_KEYS: &[&str] = &["user", "password", "form_encoded"];
-const ASSERTION_KEYS: &[&str] =
-    &["key", "algorithm", "lifetime", "backdate", "issued_at", "id", "header", "claims"];
+const ASSERTION_KEYS: &[&str] = &["key", "algorithm", "lifetime", "backdate", "issued_at", "id", "header", "claims"];
 
 /// All of them.
 #[cfg(test)]
@@ -105,7 +104,7 @@ fn json(value: Value<'_>, depth: usize) -> Result<Json, String> {
 }
 
 fn assertion(table: &mut Section<'_, '_>) -> Option<Assertion> {
-    let key = table.require("key", "the name of the secret that is the key", name("the name of a secret"));
+    let key = table.require("key", "the name of the secret that is the key", field_name("the name of a secret"));
     let algorithm = table.require("algorithm", "an algorithm such as \"RS256\"", template);
     let lifetime = table.read("lifetime", duration(seconds(1)..=days(1))).unwrap_or(DEFAULT_LIFETIME);
     let backdate = table.read("backdate", duration(Duration::ZERO..=hours(1))).unwrap_or_default();
