@@ -7,8 +7,7 @@ use token_broker::lifetime::Bounds;
 use token_broker::provider::exchange::{Error, Exchange, Fields, Upstream};
 use token_broker::provider::recipe::template::Template;
 use token_broker::provider::recipe::{
-    Answer, Body, Class, Condition, Constant, Expiry, Field, Holds, Json, Method, Path, Presence, Presented, Recipe,
-    Request, Rule, Source, Step, Tenant, TenantSource, Unit,
+    Answer, Body, Expiry, Field, Json, Method, Path, Presence, Presented, Recipe, Request, Source, Step, Unit,
 };
 use token_broker::secret::LongLivedSecret;
 use url::Url;
