@@ -435,3 +435,15 @@ fn local_time() -> i64 {
     let since = Clock::system().now().wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a million Workspaces cost beside their fields.
+    #[test]
+    fn an_exchange_is_small() {
+        let size = size_of::<Exchange>();
+        assert!(size <= 128, "{size} bytes");
+    }
+}

@@ -140,9 +140,9 @@ pub enum Json {
     /// A constant.
     Boolean(bool),
     /// An object.
-    Object(Vec<(String, Json)>),
+    Object(Vec<(String, Self)>),
     /// An array.
-    Array(Vec<Json>),
+    Array(Vec<Self>),
 }
 
 /// An algorithm that assertions are signed with (RFC 7518 §3.1, RFC 8037 §3.1).
@@ -181,7 +181,7 @@ pub struct Assertion {
     /// The secret that is the private key, in PEM form.
     pub key: String,
     /// The algorithm (RFC 7518 §3.1): a constant or a parameter. RS256, RS384, RS512, PS256, PS384, PS512, ES256,
-    /// ES384 or EdDSA.
+    /// ES384 or `EdDSA`.
     pub algorithm: Template,
     /// Further members of the header, such as `kid`.
     pub header: Vec<(String, Template)>,

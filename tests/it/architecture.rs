@@ -24,6 +24,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("jwt", Layer::Pure),
     ("lifetime", Layer::Pure),
     ("policy", Layer::Pure),
+    ("provider::recipe", Layer::Pure),
     ("secret", Layer::Pure),
     ("token", Layer::Pure),
     ("upstream", Layer::Pure),

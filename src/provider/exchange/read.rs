@@ -135,7 +135,6 @@ impl Opened<'_> {
         let meets = |json: &Node<'_>| answer.when.iter().all(|condition| json.meets(condition));
         match (&answer.token, json) {
             (Source::Body, _) if body.trim_ascii().is_empty() => Some(Cow::Borrowed("an empty body")),
-            (Source::Body, _) => None,
             (Source::Path(_), None) => {
                 let size = body.len();
                 Some(Cow::Owned(format!("{size} bytes that are not the documented JSON")))
@@ -144,7 +143,7 @@ impl Opened<'_> {
             (Source::Path(path), Some(json)) if json.at(path).is_none() => {
                 Some(Cow::Owned(format!("no {} in the answer", path.0.join("."))))
             }
-            (Source::Path(_), Some(_)) => None,
+            (Source::Body | Source::Path(_), _) => None,
         }
     }
 

@@ -275,7 +275,7 @@ pub(super) fn fill_json<'a>(json: &'a Json, env: &Env<'_>) -> Result<Option<Fill
 fn number<'a>(text: Zeroizing<String>, template: &Template, shown: Shown) -> Result<Filled<'a>, Error> {
     let signed: Option<i64> = text.parse().ok();
     let unsigned: Option<u64> = text.parse().ok();
-    let number = signed.map(serde_json::Number::from).or(unsigned.map(serde_json::Number::from));
+    let number = signed.map(serde_json::Number::from).or_else(|| unsigned.map(serde_json::Number::from));
     match number {
         Some(number) if number.to_string() == *text => Ok(Filled::Number(number)),
         None if shown == Shown::Masked => Ok(Filled::Text(text)),

@@ -143,7 +143,7 @@ impl<'a> Checking<'a> {
             }
             match &field.presence {
                 Presence::Default(_) if list == "secrets" => {
-                    self.problem(&at, "has a default, which no secret may have")
+                    self.problem(&at, "has a default, which no secret may have");
                 }
                 Presence::Default(template) => self.default_of(&at, template),
                 Presence::Required | Presence::Optional => {}

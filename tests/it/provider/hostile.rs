@@ -59,6 +59,7 @@ type Case = (&'static str, Vec<u8>, Result<u64, &'static str>);
 
 fn lifetimes() -> Vec<Case> {
     let year = 365 * 86_400;
+    let decade = 10 * 365 * 86_400;
     vec![
         ("no lifetime", opaque(""), Err("malformed")),
         ("null lifetime", opaque(r#","expires_in":null"#), Err("malformed")),
@@ -82,7 +83,7 @@ fn lifetimes() -> Vec<Case> {
         ("exp", signed(&format!(r#"{{"iat":{NOW},"exp":{}}}"#, NOW + 3600)), Ok(3599)),
         ("exp alone", signed(&format!(r#"{{"exp":{}}}"#, NOW + 3600)), Ok(3599)),
         ("past exp", signed(&format!(r#"{{"iat":{},"exp":{NOW}}}"#, NOW - 3600)), Err("malformed")),
-        ("ten years", signed(&format!(r#"{{"iat":{NOW},"exp":{}}}"#, NOW + 10 * year as i64)), Ok(2 * year)),
+        ("ten years", signed(&format!(r#"{{"iat":{NOW},"exp":{}}}"#, NOW + decade)), Ok(2 * year)),
         ("exp before iat", signed(&format!(r#"{{"iat":{},"exp":{}}}"#, NOW + 90, NOW + 60)), Err("malformed")),
         ("exp as a text", signed(r#"{"exp":"1800000000"}"#), Err("malformed")),
         ("no claims", signed("{}"), Err("malformed")),

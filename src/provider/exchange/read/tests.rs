@@ -1,6 +1,7 @@
 use super::*;
 use crate::provider::recipe::{Condition, Constant, Holds, Rule};
 use bytes::Bytes;
+use proptest::prelude::*;
 
 fn path(text: &str) -> Path {
     Path(text.split('.').map(str::to_owned).collect())
@@ -104,5 +105,23 @@ fn a_status_stands_without_its_body() {
     ];
     for (error, expected) in table {
         assert_eq!(unanswered(&answer(), &error).kind, expected, "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(bytes in any::<Vec<u8>>(), json in r#"[\[\]{}":,0-9.eE+\-a-z \\]{0,60}"#, status in 100_u16..=999) {
+        let answer = answer();
+        let inner = format!(r#"{{"code":0,"data":{{"token":{json},"refresh":{json}}}}}"#);
+        for body in [bytes, json.into_bytes(), inner.into_bytes()] {
+            let mut response = response(status, "");
+            response.body = Bytes::from(body);
+            if let Ok(opened) = open(&answer, &response) {
+                prop_assert_eq!(status, 200);
+                let is_sound = |token: AccessToken| is_printable(token.expose()) && !token.expose().is_empty();
+                prop_assert!(opened.token().map_or(true, is_sound));
+                drop(opened.grant());
+            }
+        }
     }
 }

@@ -98,7 +98,6 @@ impl<'a> Checking<'a> {
 
     fn expiry(&mut self, at: &str, expiry: &'a Expiry) {
         match expiry {
-            Expiry::Jwt { .. } => {}
             Expiry::Relative(path, _) => self.path(&format!("{at}.relative"), path),
             Expiry::Absolute(path, _) => self.path(&format!("{at}.absolute"), path),
             Expiry::Asked(name, _) => {
@@ -108,7 +107,7 @@ impl<'a> Checking<'a> {
                 }
             }
             Expiry::Fixed(life) if life.is_zero() => self.problem(format!("{at}.fixed"), "must not be zero"),
-            Expiry::Fixed(_) => {}
+            Expiry::Jwt { .. } | Expiry::Fixed(_) => {}
         }
     }
 }

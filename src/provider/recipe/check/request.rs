@@ -171,26 +171,7 @@ impl<'a> Checking<'a> {
                 Presence::Required | Presence::Optional | Presence::Default(_) => None,
             };
         }
-        self.fault_of_built_in(asked, of, name)
-    }
-
-    fn fault_of_built_in(&self, asked: &Asked<'_>, of: Use, name: &str) -> Option<String> {
-        let in_assertion = matches!(of, Use::Algorithm | Use::Assertion | Use::Claim);
-        let known = match name {
-            ENDPOINT => of != Use::Path,
-            ASSERTION => asked.request.assertion.is_some() && !in_assertion,
-            REFRESH_TOKEN => asked.stage == Stage::Refresh,
-            TOKEN => asked.stage == Stage::Switch,
-            _ => false,
-        };
-        let secret = name != ENDPOINT;
-        if !known {
-            Some(format!("names '{name}', which is neither a secret nor a parameter"))
-        } else if secret && matches!(of, Use::Path | Use::Query) {
-            Some(format!("would put the secret '{name}' into a URL"))
-        } else {
-            None
-        }
+        fault_of_built_in(asked, of, name)
     }
 
     /// The secrets that are private keys.
@@ -221,5 +202,25 @@ impl<'a> Checking<'a> {
         if shown.split('/').any(|segment| matches!(segment, "." | "..")) {
             self.problem(at, "must not hold the segments '.' and '..'");
         }
+    }
+}
+
+/// What the broker fills in itself.
+fn fault_of_built_in(asked: &Asked<'_>, of: Use, name: &str) -> Option<String> {
+    let in_assertion = matches!(of, Use::Algorithm | Use::Assertion | Use::Claim);
+    let known = match name {
+        ENDPOINT => of != Use::Path,
+        ASSERTION => asked.request.assertion.is_some() && !in_assertion,
+        REFRESH_TOKEN => asked.stage == Stage::Refresh,
+        TOKEN => asked.stage == Stage::Switch,
+        _ => false,
+    };
+    let secret = name != ENDPOINT;
+    if !known {
+        Some(format!("names '{name}', which is neither a secret nor a parameter"))
+    } else if secret && matches!(of, Use::Path | Use::Query) {
+        Some(format!("would put the secret '{name}' into a URL"))
+    } else {
+        None
     }
 }

@@ -55,7 +55,7 @@ fn sound() -> Recipe {
         body: Body::Json(vec![("refresh".to_owned(), Json::Text(t("{refresh_token}")))]),
         assertion: None,
         extra: false,
-        ..request.clone()
+        ..request
     };
     let required = |name| field(name, Presence::Required);
     Recipe {
@@ -152,7 +152,7 @@ const ANSWERS: &[Case] = &[
     ("login.answer.token", |r| r.login.answer.token = Source::Body),
     ("login.answer.refresh_token", |r| r.login.answer.refresh_token = None),
     ("login.answer.expiry[0].asked", |r| {
-        r.login.answer.expiry = vec![Expiry::Asked("nobody".to_owned(), Unit::Seconds)]
+        r.login.answer.expiry = vec![Expiry::Asked("nobody".to_owned(), Unit::Seconds)];
     }),
     ("login.answer.expiry[0].asked", |r| r.login.answer.expiry = vec![Expiry::Asked("key".to_owned(), Unit::Seconds)]),
     ("login.answer.expiry[0].fixed", |r| r.login.answer.expiry = vec![Expiry::Fixed(Duration::ZERO)]),
@@ -174,7 +174,7 @@ const ANSWERS: &[Case] = &[
     ("tenant.parameter", |r| r.tenant.as_mut().unwrap().parameter = "nobody".to_owned()),
     ("tenant.claim", |r| r.tenant.as_mut().unwrap().said = TenantSource::Claim(String::new())),
     ("secrets.unused", |r| r.secrets.push(field("unused", Presence::Required))),
-    ("secrets.organisation", |r| r.secrets[1].name = "organisation".to_owned()),
+    ("parameters.organisation", |r| r.secrets[1].name = "organisation".to_owned()),
     ("secrets.key", |r| r.secrets[1].presence = Presence::Default(t("a"))),
     ("secrets", |r| r.secrets[1].name = "Key".to_owned()),
     ("parameters.version", |r| r.parameters[3].presence = Presence::Default(t("{organisation}"))),
