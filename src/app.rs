@@ -91,6 +91,11 @@ pub fn rehearse(config: &Config) -> Result<(), Problems> {
     roster::rehearse(config)
 }
 
+/// As [`rehearse`], for each Workspace too: what `serve` finds out when it makes them.
+pub fn rehearse_whole(config: Config) -> Result<(), Problems> {
+    roster::rehearse_whole(config)
+}
+
 impl App {
     /// Makes the parts and binds the addresses. Nothing is served yet.
     pub async fn bind(config: Config, reflection: Reflection) -> Result<Self, Error> {

@@ -4,13 +4,13 @@
 //! the work is in proportion to the number of Workspaces.
 
 use crate::config::{
-    Changes, Config, Directives, Place, Problem, Problems, Standing, Upstream, UpstreamChange, Workspace,
+    Changes, Config, Directives, Flow, Place, Problem, Problems, Standing, Upstream, UpstreamChange, Workspace,
     WorkspaceChange,
 };
 use crate::engine::{self, Engine};
 use crate::http;
 use crate::provider::Provider;
-use crate::provider::exchange::{self, Exchange};
+use crate::provider::exchange::{self, Exchange, Fields};
 use crate::secret::MarkKey;
 use crate::token::WorkspaceName;
 use crate::upstream::{KeepWarm, UpstreamName};
@@ -51,6 +51,34 @@ pub(super) fn rehearse(config: &Config) -> Result<(), Problems> {
     let upstreams = config.upstreams.iter().enumerate();
     let problems = upstreams.filter_map(|(position, upstream)| reached(position, upstream).err());
     Problems::new(problems.collect()).map_or(Ok(()), Err)
+}
+
+/// As [`rehearse`], and whether each Workspace fits its flow: whether its key signs, and its requests can be written.
+pub(super) fn rehearse_whole(config: Config) -> Result<(), Problems> {
+    let mut problems = Vec::new();
+    let mut found = HashMap::with_capacity(config.upstreams.len());
+    for (position, upstream) in config.upstreams.iter().enumerate() {
+        match reached(position, upstream) {
+            Ok(reached) => drop(found.insert(upstream.name.clone(), Arc::new(reached))),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    for (position, workspace) in config.workspaces.into_iter().enumerate() {
+        let Workspace { upstream, flow, fields, place, .. } = workspace;
+        if let Some(reached) = found.get(&upstream) {
+            let made = exchange_of(reached, &flow, fields);
+            problems.extend(made.err().map(|text| problem_of(position, place, text)));
+        }
+    }
+    Problems::new(problems).map_or(Ok(()), Err)
+}
+
+fn exchange_of(reached: &Arc<exchange::Upstream>, flow: &Flow, fields: Fields) -> Result<Exchange, String> {
+    Exchange::new(Arc::clone(reached), Arc::clone(&flow.recipe), fields).map_err(|error| error.to_string())
+}
+
+fn problem_of(position: usize, place: Place, text: String) -> Problem {
+    Problem { key: format!("workspaces[{position}]"), place, text }
 }
 
 /// The engine's part of a configuration.
@@ -95,12 +123,10 @@ impl Roster {
         }
         let mut steps = Vec::new();
         for (position, workspace) in workspaces.into_iter().enumerate() {
+            let place = workspace.place.clone();
             match steps_for(workspace, &changes, &reached) {
                 Ok(wanted) => steps.extend(wanted.into_iter().flatten()),
-                Err(text) => {
-                    let key = format!("workspaces[{position}]");
-                    problems.push(Problem { key, place: Place::Unknown, text });
-                }
+                Err(text) => problems.push(problem_of(position, place, text)),
             }
         }
         match Problems::new(problems) {
@@ -200,13 +226,12 @@ fn steps_for(
     if change.is_none() && !anew {
         return Ok([None, None]);
     }
-    let Workspace { name, upstream, flow, fields, keep_warm } = workspace;
+    let Workspace { name, upstream, flow, fields, keep_warm, place: _ } = workspace;
     let Some(found) = reached.get(&upstream) else {
         // Reported where the upstream stands.
         return Ok([None, None]);
     };
-    let exchange = Exchange::new(Arc::clone(found), Arc::clone(&flow.recipe), fields);
-    let provider: Arc<dyn Provider> = Arc::new(exchange.map_err(|error| error.to_string())?);
+    let provider: Arc<dyn Provider> = Arc::new(exchange_of(found, &flow, fields)?);
     let whole = |provider| engine::Workspace { name: name.clone(), upstream, keep_warm, provider };
     Ok(match change {
         Some(WorkspaceChange::Added) => [Some(Step::Put(whole(provider))), None],

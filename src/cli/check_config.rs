@@ -3,6 +3,7 @@
 use super::{Failure, print};
 use crate::app;
 use crate::config::{Config, Environment, Files, Loaded, Source, explain};
+use std::mem;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -13,11 +14,13 @@ const SETTLE: Duration = Duration::from_millis(100);
 const MOST_TRIES: usize = 10;
 
 pub(super) fn check_config(file: &Path) -> Result<(), Failure> {
-    let (config, _) = load(&source(file))?;
-    for warning in &config.warnings {
+    let (mut config, _) = load(&source(file))?;
+    let (lines, warnings) = (explain(&config), mem::take(&mut config.warnings));
+    app::rehearse_whole(config).map_err(|problems| Failure::Usage(problems.to_string()))?;
+    for warning in warnings {
         print(format_args!("warning: {warning}"))?;
     }
-    for line in explain(&config) {
+    for line in lines {
         print(line)?;
     }
     print(format_args!("{}: ok", file.display()))

@@ -267,7 +267,7 @@ impl UpstreamStanding {
 
 impl WorkspaceStanding {
     fn of(workspace: &Workspace, key: &MarkKey) -> Self {
-        let Workspace { name: _, upstream, flow, fields, keep_warm } = workspace;
+        let Workspace { name: _, upstream, flow, fields, keep_warm, place: _ } = workspace;
         let Fields { secrets, parameters, extra } = fields;
         // The empty name stands between the two.
         let parts = parameters.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);

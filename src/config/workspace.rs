@@ -2,6 +2,7 @@
 
 use super::credential::{self, needs};
 use super::parameters;
+use super::problem::Place;
 use super::reader::{Section, Value};
 use super::recipe::Flow;
 use super::scalar::{choice, parsed, text};
@@ -39,6 +40,8 @@ pub struct Workspace {
     pub fields: Fields,
     /// Whether it is renewed when nobody asks.
     pub keep_warm: KeepWarm,
+    /// Where it stands.
+    pub place: Place,
 }
 
 impl Workspace {
@@ -59,8 +62,8 @@ impl Workspace {
         let given = offer.zip(flow.as_deref()).map(|(offer, flow)| parameters(section, offer, flow, organisation));
         let extra = flow.as_deref().map(|flow| extra_parameters(section, flow));
         let fields = Fields { secrets: secrets?, parameters: given?, extra: extra? };
-        let upstream = offer?.name.clone();
-        Some(Self { name: name?, upstream, flow: flow?, fields, keep_warm: keep_warm.unwrap_or_default() })
+        let (upstream, place) = (offer?.name.clone(), section.place());
+        Some(Self { name: name?, upstream, flow: flow?, fields, keep_warm: keep_warm.unwrap_or_default(), place })
     }
 }
 
