@@ -160,7 +160,8 @@ impl Case {
 
     pub(super) fn write_sent(&self, sent: &[String]) {
         for (position, text) in sent.iter().enumerate() {
-            let name = if self.answers.len() > 1 { format!("sent-{}.http", position + 1) } else { "sent.http".to_owned() };
+            let name =
+                if self.answers.len() > 1 { format!("sent-{}.http", position + 1) } else { "sent.http".to_owned() };
             if fs::read_to_string(here_or_above(&self.path, &name)).ok().as_ref() != Some(text) {
                 fs::write(self.path.join(name), text).unwrap();
             }

@@ -121,3 +121,15 @@ impl<'a> MakeWriter<'a> for Capture {
         self.clone()
     }
 }
+
+#[test]
+fn a_leak_is_found_in_the_outcome_and_in_the_logs() {
+    let observed = |said: &str, logs: &str| Observed {
+        result: Err(FetchError::new(Failure::Rejected, said)),
+        logs: logs.to_owned(),
+        took: Duration::ZERO,
+    };
+    assert_eq!(observed("no", "nothing\nhere").leaked(["hunter2", ""]), None);
+    assert!(observed("no: hunter2", "").leaked(["hunter2"]).is_some_and(|leak| leak.contains("the outcome")));
+    assert!(observed("no", "a\nb hunter2\nc").leaked(["hunter2"]).is_some_and(|leak| leak.contains("b hunter2")));
+}

@@ -5,6 +5,7 @@ use super::keys;
 use super::observed::observe;
 use super::sent::shown;
 use super::server::Server;
+use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -112,7 +113,8 @@ fn secrets(case: &Case, requests: &[Vec<u8>], outcomes: &[Expected]) -> BTreeSet
         texts.extend(authorization(request));
         texts.extend(assertions(body_of(request)));
     }
-    let parts: Vec<_> = texts.iter().filter(|text| keys::decoded(text).is_some()).flat_map(|jwt| jwt.split('.')).collect();
+    let parts: Vec<_> =
+        texts.iter().filter(|text| keys::decoded(text).is_some()).flat_map(|jwt| jwt.split('.')).collect();
     let parts: Vec<_> = parts.into_iter().skip(1).map(str::to_owned).collect();
     texts.extend(parts);
     let plain = case.plain();
@@ -181,7 +183,8 @@ fn every_case_has_its_files() {
 }
 
 fn is_known(file: &str, answers: usize) -> bool {
-    let numbers: Vec<_> = if answers > 1 { (1..=answers).map(|n| format!("-{n}")).collect() } else { vec![String::new()] };
+    let numbers: Vec<_> =
+        if answers > 1 { (1..=answers).map(|n| format!("-{n}")).collect() } else { vec![String::new()] };
     let of_number = |n: &String| {
         let names = [
             format!("head{n}.json"),
@@ -194,4 +197,27 @@ fn is_known(file: &str, answers: usize) -> bool {
         names.iter().any(|name| name == file)
     };
     file == "case.toml" || file == "expected.json" || numbers.iter().any(of_number)
+}
+
+/// What is looked for in the logs of a case, for some that show each sort of it.
+#[tokio::test]
+async fn what_must_not_be_seen_is_looked_for() {
+    let of = async |kind: &str, name: &str| {
+        let case = Case::of(kind).into_iter().find(|case| case.path.ends_with(name)).unwrap();
+        let server = Server::start(case.answers.clone()).await;
+        drop(case.provider(&server.url).unwrap().exchange().await);
+        secrets(&case, &server.sent(), &case.expected().unwrap())
+    };
+    let looked_for = of("oauth2", "refresh-token-refused").await;
+    for text in ["fixture-refresh-token-0001", "fixture-client-secret", "what went wrong with the fixture"] {
+        assert!(looked_for.contains(text), "{text}");
+    }
+    assert!(looked_for.contains(&STANDARD.encode("fixture-client:fixture-client-secret")), "what Basic carries");
+    assert!(!looked_for.contains("invalid_grant"), "our own word");
+    let looked_for = of("emnify", "switch-granted").await;
+    let claims = |text: &&String| URL_SAFE_NO_PAD.decode(text).is_ok_and(|text| text.starts_with(b"{\"aud\""));
+    assert_eq!(looked_for.iter().filter(claims).count(), 2, "the claims of both tokens");
+    let looked_for = of("github-app", "granted-201").await;
+    assert!(looked_for.iter().any(|text| keys::decoded(text).is_some_and(|(_, claims)| claims["iss"] == "815")));
+    assert!(looked_for.iter().filter(|text| text.len() == 64).count() > 10, "the lines of the key");
 }

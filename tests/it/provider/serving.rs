@@ -30,7 +30,8 @@ async fn a_good_token_is_served_on_whatever_its_renewal_brings() {
     let mut tried = BTreeMap::new();
     for kind in kinds() {
         let cases: Vec<_> = Case::of(&kind);
-        let is_good = |case: &&Case| of_one_request(case).is_some_and(|expected| expected.lifetime_seconds >= Some(120));
+        let is_good =
+            |case: &&Case| of_one_request(case).is_some_and(|expected| expected.lifetime_seconds >= Some(120));
         let Some(good) = cases.iter().find(is_good) else { continue };
         let is_bad = |case: &&Case| of_one_request(case).is_some_and(|expected| expected.failure.is_some());
         for case in cases.iter().filter(is_bad) {
