@@ -4,6 +4,7 @@ use super::keys;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -245,10 +246,10 @@ fn answer(case: &Path, number: &str) -> Option<Vec<u8>> {
     let body = kept_or_made(case, &format!("body{number}")).unwrap_or_default();
     let mut answer = format!("HTTP/1.1 {} \r\n", head.status);
     for (name, value) in &head.headers {
-        answer += &format!("{name}: {value}\r\n");
+        write!(answer, "{name}: {value}\r\n").unwrap();
     }
     if head.status != 204 {
-        answer += &format!("Content-Length: {}\r\n", body.len());
+        write!(answer, "Content-Length: {}\r\n", body.len()).unwrap();
     }
     answer += "Connection: close\r\n\r\n";
     Some([answer.into_bytes(), body].concat())

@@ -120,13 +120,13 @@ fn secrets(case: &Case, requests: &[Vec<u8>], outcomes: &[Expected]) -> BTreeSet
     let plain = case.plain();
     let attributes: Vec<_> = outcomes.iter().flat_map(|outcome| outcome.attributes.values()).collect();
     let said = |text: &str| outcomes.iter().filter_map(|outcome| outcome.says.as_ref()).any(|says| says.contains(text));
-    let is_secret = |text: &String| {
-        text.len() >= TELLING
-            && !plain.contains(text.as_str())
-            && !attributes.contains(&text)
-            && !(is_word(text) && said(text))
+    let is_open = |text: &String| {
+        text.len() < TELLING
+            || plain.contains(text.as_str())
+            || attributes.contains(&text)
+            || (is_word(text) && said(text))
     };
-    secrets.extend(texts.into_iter().filter(is_secret));
+    secrets.extend(texts.into_iter().filter(|text| !is_open(text)));
     secrets
 }
 
