@@ -8,6 +8,7 @@
 //! * Nothing of an upstream's text gets out but the token and what the recipe says travels with it.
 //! * What can be wrong with a Workspace shows when it is made.
 
+mod attempt;
 mod expiry;
 pub mod explain;
 mod given;
@@ -17,24 +18,21 @@ mod read;
 mod sign;
 mod write;
 
-use crate::clock::Clock;
-use crate::failure::Failure;
-use crate::http::{self, Client, Request, Response};
+use crate::http::{self, Client};
 use crate::lifetime::Bounds;
-use crate::provider::recipe::{Body, Expiry, REFRESH_TOKEN, Recipe, Refresh, Stage, Step};
+use crate::provider::recipe::{Body, Expiry, Recipe, Stage};
 use crate::provider::{FetchError, Fetched, Provider};
-use crate::secret::{AccessToken, LongLivedSecret};
-use explain::{Answered, Event, Listener};
+use crate::secret::LongLivedSecret;
+use attempt::{Attempt, Carried};
+use explain::Listener;
 use futures_util::future::BoxFuture;
-use given::{Env, Given, Keys, Shown};
+use given::{Env, Given, Keys};
 use memory::Memory;
-use read::Terms;
 use sign::Signer;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
-use tokio::time::Instant;
+use std::time::Duration;
 use url::Url;
 use write::Draft;
 
@@ -110,33 +108,6 @@ pub struct Upstream {
     pub token_lifetime: Option<Duration>,
 }
 
-/// One attempt.
-struct Attempt<'a> {
-    exchange: &'a Exchange,
-    deadline: Instant,
-    listener: Option<Listener<'a>>,
-}
-
-/// What the broker itself puts into a request.
-#[derive(Clone, Copy, Default)]
-struct Carried<'a> {
-    refresh_token: Option<&'a str>,
-    token: Option<&'a str>,
-}
-
-/// What came of a step.
-struct Came {
-    grant: Option<LongLivedSecret>,
-    outcome: Result<Got, FetchError>,
-}
-
-enum Got {
-    /// What is handed out.
-    Fetched(Fetched),
-    /// What is switched with.
-    Token(AccessToken),
-}
-
 // === impl Exchange ===
 
 impl Exchange {
@@ -162,14 +133,16 @@ impl Exchange {
     }
 
     async fn attempt(&self, listener: Option<Listener<'_>>) -> Result<Fetched, FetchError> {
-        let deadline = self.upstream.client.deadline();
-        Attempt { exchange: self, deadline, listener }.run().await
+        Attempt::new(self, listener).run().await
     }
 
     /// Writes each request once, with something in the place of what only an exchange knows.
     fn rehearse(&self) -> Result<(), Error> {
-        let carried = Carried { refresh_token: Some("-"), token: Some("-") };
         for (stage, step) in self.recipe.steps() {
+            let carried = match stage {
+                Stage::Login => Carried::default(),
+                Stage::Refresh | Stage::Switch => Carried { refresh_token: Some("-"), token: Some("-") },
+            };
             let env = Env { assertion: Some("-"), ..self.env(carried) };
             let written = write::endpoint(&step.request, &env, &self.upstream.base).and_then(|url| {
                 self.upstream.client.check_url(&url)?;
@@ -247,193 +220,6 @@ fn unwritten(stage: Stage, error: write::Error) -> Error {
         write::Error::Number(name) => Error::Value { name, why: "is not a whole number" },
         error => Error::Request { stage: stage.as_str(), why: error.to_string() },
     }
-}
-
-// === impl Attempt ===
-
-impl Attempt<'_> {
-    async fn run(&self) -> Result<Fetched, FetchError> {
-        let token = match self.first().await? {
-            Got::Fetched(fetched) => return Ok(fetched),
-            Got::Token(token) => token,
-        };
-        let Some(step) = &self.exchange.recipe.switch else {
-            return Err(FetchError::new(Failure::Malformed, "there is nothing to switch with the token"));
-        };
-        let carried = Carried { token: Some(token.expose()), ..Carried::default() };
-        match self.step(Stage::Switch, step, carried).await.outcome? {
-            Got::Fetched(fetched) => Ok(fetched),
-            Got::Token(_) => Err(FetchError::new(Failure::Malformed, "the switch is not the last step")),
-        }
-    }
-
-    /// The refresh, if there is something to refresh with; else, or where that is refused, the login.
-    async fn first(&self) -> Result<Got, FetchError> {
-        if let Some(refresh) = &self.exchange.recipe.refresh
-            && let Some(outcome) = self.refresh(refresh).await
-        {
-            match outcome {
-                Err(error) if error.kind == Failure::Rejected => {
-                    tracing::debug!("the refresh token is refused: the login follows");
-                }
-                outcome => return outcome,
-            }
-        }
-        self.login().await
-    }
-
-    async fn refresh(&self, refresh: &Refresh) -> Option<Result<Got, FetchError>> {
-        let memory = &self.exchange.memory;
-        let grant = if refresh.single_use { memory.take() } else { memory.grant() }?;
-        let carried = Carried { refresh_token: Some(grant.expose()), ..Carried::default() };
-        let Came { grant: newer, outcome } = self.step(Stage::Refresh, &refresh.step, carried).await;
-        match (newer, &outcome) {
-            (Some(newer), Ok(_)) => memory.keep(newer),
-            (None, Ok(_)) => memory.succeeded(),
-            (_, Err(error)) => memory.failed(error.kind),
-        }
-        Some(outcome)
-    }
-
-    async fn login(&self) -> Result<Got, FetchError> {
-        let Exchange { recipe, memory, .. } = self.exchange;
-        if !self.exchange.rotates() {
-            let Came { grant, outcome } = self.step(Stage::Login, &recipe.login, Carried::default()).await;
-            if let Some(grant) = grant.filter(|_| recipe.refresh.is_some() && outcome.is_ok()) {
-                memory.keep(grant);
-            }
-            return outcome;
-        }
-        if let Some(newer) = memory.grant() {
-            let outcome = self.login_with(Some(newer.expose())).await;
-            if !matches!(&outcome, Err(error) if error.kind == Failure::Rejected) {
-                return outcome;
-            }
-            tracing::debug!("the newer refresh token is refused: the configured one follows");
-            drop(memory.take());
-        }
-        self.login_with(None).await
-    }
-
-    /// A login whose credential is a refresh token: this one, or the one that is configured.
-    async fn login_with(&self, newer: Option<&str>) -> Result<Got, FetchError> {
-        let Exchange { recipe, memory, .. } = self.exchange;
-        let carried = Carried { refresh_token: newer, ..Carried::default() };
-        let Came { grant, outcome } = self.step(Stage::Login, &recipe.login, carried).await;
-        // Also beside a token that is of no use: the old refresh token may be spent. Never one of another tenant.
-        let is_foreign = matches!(&outcome, Err(error) if error.kind == Failure::TenantMismatch);
-        if let Some(grant) = grant.filter(|grant| !is_foreign && self.exchange.is_another(grant, newer)) {
-            memory.keep(grant);
-            if memory.first_warning() {
-                tracing::warn!(
-                    "the upstream rotates refresh tokens: after a restart only the configured one is known, \
-                     which it may refuse by then. That needs a store"
-                );
-            }
-        }
-        outcome
-    }
-
-    async fn step(&self, stage: Stage, step: &Step, carried: Carried<'_>) -> Came {
-        let request = match self.write(stage, step, carried) {
-            Ok(request) => request,
-            Err(error) => {
-                return Came { grant: None, outcome: Err(FetchError::new(Failure::Malformed, error.to_string())) };
-            }
-        };
-        tracing::debug!(step = stage.as_str(), "asks the upstream");
-        match self.exchange.upstream.client.send_by(request, self.deadline).await {
-            Ok(response) => self.read(stage, step, &response),
-            Err(error) => {
-                let error = read::unanswered(&step.answer, &error);
-                self.tell_answer(stage, None, Vec::new, &Err(error.clone()));
-                Came { grant: None, outcome: Err(error) }
-            }
-        }
-    }
-
-    fn write(&self, stage: Stage, step: &Step, carried: Carried<'_>) -> Result<Request, write::Error> {
-        let exchange = self.exchange;
-        let env = exchange.env(carried);
-        let url = write::endpoint(&step.request, &env, &exchange.upstream.base)?;
-        let endpoint = url.to_string();
-        let env = Env { endpoint: &endpoint, ..env };
-        let signed = match (&step.request.assertion, exchange.signer(stage)) {
-            (Some(assertion), Some(signer)) => Some(signer.sign(assertion, &env, local_time())?),
-            _ => None,
-        };
-        let env = Env { assertion: signed.as_ref().map(|jwt| jwt.as_str()), ..env };
-        if let Some(listener) = self.listener {
-            let masked = Env { shown: Shown::Masked, ..env };
-            listener(explain::sent(stage, &Draft::new(&step.request, &masked, url.clone())?));
-        }
-        Draft::new(&step.request, &env, url)?.into_request()
-    }
-
-    fn read(&self, stage: Stage, step: &Step, response: &Response) -> Came {
-        let exchange = self.exchange;
-        let opened = match read::open(&step.answer, response) {
-            Ok(opened) => opened,
-            Err(error) => {
-                let members = || json::parse(&response.body).map(|json| explain::members(&json)).unwrap_or_default();
-                self.tell_answer(stage, Some(response), members, &Err(error.clone()));
-                return Came { grant: None, outcome: Err(error) };
-            }
-        };
-        let grant = opened.grant();
-        let is_last = exchange.recipe.switch.is_none() || stage == Stage::Switch;
-        let outcome = opened.token().and_then(|token| {
-            if !is_last {
-                return Ok(Got::Token(token));
-            }
-            let Upstream { bounds, token_lifetime, .. } = *exchange.upstream;
-            let env = exchange.env(Carried::default());
-            let terms = Terms { env, bounds, configured: token_lifetime, local: local_time() };
-            opened.finish(token, &terms).map(Got::Fetched)
-        });
-        let members = || opened.json().map(explain::members).unwrap_or_default();
-        self.tell_answer(stage, Some(response), members, &outcome);
-        Came { grant, outcome }
-    }
-
-    fn tell_answer(
-        &self,
-        stage: Stage,
-        response: Option<&Response>,
-        members: impl FnOnce() -> Vec<String>,
-        outcome: &Result<Got, FetchError>,
-    ) {
-        let (status, body_bytes) = (response.map(|r| r.head.status), response.map(|r| r.body.len()));
-        let result = outcome.as_ref().err().map_or("a token", |error| error.kind.as_str());
-        tracing::debug!(step = stage.as_str(), status, body.bytes = body_bytes, result, "the upstream's answer");
-        if let Some(listener) = self.listener {
-            let outcome = match outcome {
-                Ok(Got::Fetched(fetched)) => format!("a token for {} s", fetched.lifetime.as_secs()),
-                Ok(Got::Token(_)) => "a token to go on with".to_owned(),
-                Err(error) => format!("{}: {}", error.kind.as_str(), error.detail),
-            };
-            listener(Event::Answered(Answered { stage, status, body_bytes, members: members(), outcome }));
-        }
-    }
-}
-
-impl Exchange {
-    /// Whether the credential itself is a refresh token, in whose place the upstream may put another.
-    fn rotates(&self) -> bool {
-        self.recipe.refresh.is_none() && self.recipe.secret(REFRESH_TOKEN).is_some()
-    }
-
-    /// Whether this is another refresh token than the one that was sent.
-    fn is_another(&self, grant: &LongLivedSecret, newer: Option<&str>) -> bool {
-        let sent = newer.or_else(|| self.given.secret(&self.recipe, REFRESH_TOKEN));
-        sent != Some(grant.expose())
-    }
-}
-
-/// In Unix seconds.
-fn local_time() -> i64 {
-    let since = Clock::system().now().wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -223,12 +223,11 @@ impl Opened<'_> {
         let parameter = &tenant.parameter;
         let detail = match found {
             Some(found) if found == expected => return Ok(()),
-            // A number may be shown; a text of the upstream's may not.
-            Some(found) if expiry::digits(&found).is_some() => {
+            Some(found) if is_short_number(&found) && is_short_number(&expected) => {
                 format!("the token is for {parameter} {found}, not {expected}")
             }
-            Some(_) => format!("the token is for another {parameter} than {expected}"),
-            None => format!("the token names no {parameter}, {expected} is expected"),
+            Some(_) => format!("the token is for another {parameter} than the Workspace's"),
+            None => format!("the token names no {parameter}"),
         };
         Err(FetchError::new(Failure::TenantMismatch, detail))
     }
@@ -274,6 +273,11 @@ fn claim_text(value: &serde_json::Value) -> Option<Cow<'_, str>> {
         serde_json::Value::Number(number) => Some(Cow::Owned(number.to_string())),
         _ => None,
     }
+}
+
+/// What may be shown of a tenant: a text may be anything.
+fn is_short_number(text: &str) -> bool {
+    text.len() <= 20 && expiry::digits(text).is_some()
 }
 
 fn is_printable(text: &str) -> bool {

@@ -354,6 +354,13 @@ mod tests {
     }
 
     #[test]
+    fn the_buffer_never_grows() {
+        let text =
+            Template::parse("{password}:{password|sha1-hex}:{segment}").unwrap().expand(&Fields).unwrap().unwrap();
+        assert_eq!(text.capacity(), text.len());
+    }
+
+    #[test]
     fn a_path_keeps_its_fields_in_their_segments() {
         let path = Template::parse("{deep|path}/x y/{segment}").unwrap();
         let path = path.expand_path(&Fields).unwrap().unwrap();

@@ -68,7 +68,8 @@ fn written(request: recipe::Request, parameters: &[(&str, &str)], shown: Shown) 
     let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
     let headers = draft.headers.iter().map(|h| (h.name.to_owned(), text(&h.value), h.sensitive)).collect();
     if let Some((_, body)) = &draft.body {
-        assert!(body.len() <= body.capacity());
+        let grown = matches!(recipe.login.request.body, Body::Json(_)) && body.capacity() != body.len();
+        assert!(!grown, "a buffer that grows leaves what it held behind");
     }
     let query = draft.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
     Ok((format!("{at}{query}"), headers, draft.body_text().map(Cow::into_owned)))
