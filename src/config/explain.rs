@@ -46,11 +46,11 @@ fn explain_upstream(upstream: &Upstream, by_flow: &HashMap<&str, u32>) -> Vec<St
             sustained_per_hour(*budget),
         ),
     ];
-    let lives = lives(upstream);
-    for life in lives {
+    let known = lives(upstream);
+    for life in known {
         lines.extend(explain_life(*budget, *renew_at, *life, workspaces));
     }
-    if lives.is_empty() {
+    if known.is_empty() {
         lines.push("  how long tokens live, and so how many logins they take, is learnt only at run time".to_owned());
     }
     lines.extend(explain_cold_start(*budget, workspaces));

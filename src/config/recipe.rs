@@ -82,8 +82,8 @@ fn recipe(section: &mut Section<'_, '_>) -> Option<Recipe> {
         None
     };
     let refresh = refresh(section);
-    let switch = section.has("switch").then(|| step(&mut section.table("switch", STEP_KEYS)));
-    let (login, refresh, switch) = (login?, refresh.unwrap_or_default(), switch.unwrap_or_default());
+    let switch = section.has("switch").then(|| step(&mut section.table("switch", STEP_KEYS))).flatten();
+    let login = login?;
     if section.reading.problems.len() > found {
         // What is left out because it is wrong would only be reported again as missing.
         return None;
@@ -106,14 +106,13 @@ fn step(section: &mut Section<'_, '_>) -> Option<Step> {
     Some(Step { request: request?, answer: answer? })
 }
 
-/// `Some(None)` where it is there and wrong.
-fn refresh(section: &mut Section<'_, '_>) -> Option<Option<Refresh>> {
+fn refresh(section: &mut Section<'_, '_>) -> Option<Refresh> {
     if !section.has("refresh") {
         return None;
     }
     let mut table = section.table("refresh", REFRESH_KEYS);
     let single_use = table.read("single_use", boolean()).unwrap_or_default();
-    Some(step(&mut table).map(|step| Refresh { step, single_use }))
+    step(&mut table).map(|step| Refresh { step, single_use })
 }
 
 fn fields(section: &mut Section<'_, '_>, key: &str) -> Vec<Field> {

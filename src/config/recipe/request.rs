@@ -25,20 +25,12 @@ pub(super) fn request(section: &mut Section<'_, '_>) -> Option<Request> {
     let path = path(section);
     let query = templates(section, "query");
     let headers = templates(section, "headers");
-    let basic = section.has("basic").then(|| basic(&mut section.table("basic", BASIC_KEYS)));
+    let basic = section.has("basic").then(|| basic(&mut section.table("basic", BASIC_KEYS))).flatten();
     let body = body(section);
     let assertion = section.has("assertion").then(|| assertion(&mut section.table("assertion", ASSERTION_KEYS)));
+    let assertion = assertion.flatten();
     let extra = section.read("extra_parameters", boolean()).unwrap_or_default();
-    Some(Request {
-        method,
-        path: path?,
-        query,
-        headers,
-        basic: basic.unwrap_or_default(),
-        body: body?,
-        assertion: assertion.unwrap_or_default(),
-        extra,
-    })
+    Some(Request { method, path: path?, query, headers, basic, body: body?, assertion, extra })
 }
 
 fn path(section: &mut Section<'_, '_>) -> Option<Template> {

@@ -76,7 +76,7 @@ fn parse(text: &str) -> Result<Config, String> {
 }
 
 fn recipe(name: &str) -> Recipe {
-    let config = parse(DESCRIPTION).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = parse(DESCRIPTION).unwrap();
     let flow = config.upstreams[0].flows.iter().find(|flow| flow.name == name).unwrap();
     (*flow.recipe).clone()
 }

@@ -1,7 +1,9 @@
 //! Kinds and flows: which there are, which one a Workspace takes, and what it must give for it.
 
-use super::{KEY, directory};
-use std::sync::Arc;
+use super::directory;
+use rcgen::{KeyPair, PKCS_RSA_SHA256};
+use std::sync::{Arc, LazyLock};
+use token_broker::app;
 use token_broker::config::{Config, Environment, explain};
 use token_broker::provider::recipe::Presence;
 
@@ -56,9 +58,13 @@ const SECRETS: [&str; 15] = [
     "app_secret",
 ];
 
+/// A private key that signs with RS256.
+pub(super) static KEY: LazyLock<String> =
+    LazyLock::new(|| KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap().serialize_pem());
+
 fn parse(text: &str) -> Result<Config, String> {
     let mut files: Vec<(&str, &str)> = SECRETS.iter().map(|name| (*name, "a s3cret\n")).collect();
-    files.push(("private_key", KEY));
+    files.push(("private_key", &KEY));
     let directory = directory(&files);
     Config::parse(text, directory.path(), &Environment::default()).map_err(|problems| {
         let problems = problems.to_string();
@@ -97,6 +103,10 @@ fn every_flow_takes_what_it_says() {
                 assert_eq!(taken.fields.secrets.len(), secrets.len());
                 assert_eq!(taken.fields.parameters.len(), parameters.len());
                 flows += 1;
+                if !all {
+                    // With the defaults, requests can be written and signed.
+                    app::rehearse_whole(config).unwrap_or_else(|problems| panic!("{kind} {}: {problems}", flow.name));
+                }
             }
         }
     }
@@ -164,125 +174,166 @@ fn a_flow_is_chosen_by_the_names_of_the_secrets() {
     }
 }
 
+/// Of which kind, the lines of the Workspace, the secrets of its credential unless it is among the lines, and what is said.
+const WRONG: &[(&str, &str, &[&str], &str)] = &[
+    (
+        "emnify",
+        "flow = \"user\"",
+        &["username"],
+        "workspaces[0].credential.password (line 10): is missing: the flow user of emnify needs username and password",
+    ),
+    (
+        "emnify",
+        "",
+        &["application_token", "fingerprint"],
+        "workspaces[0].credential (line 10): fits no flow of emnify: application-token takes application_token; user takes username and password (fingerprint if wanted); user-in-workspace takes username and password (fingerprint if wanted)",
+    ),
+    (
+        "emnify",
+        "",
+        &["username"],
+        "workspaces[0].credential (line 10): fits no flow of emnify: application-token takes application_token; user takes username and password (fingerprint if wanted); user-in-workspace takes username and password (fingerprint if wanted)",
+    ),
+    (
+        "emnify",
+        "credential = { aplication_token = { file = \"application_token\" } }",
+        &[],
+        "workspaces[0].credential (line 9): fits no flow of emnify: application-token takes application_token; user takes username and password (fingerprint if wanted); user-in-workspace takes username and password (fingerprint if wanted)",
+    ),
+    (
+        "wyvern",
+        "credential = { usernam = { file = \"username\" }, password = { file = \"password\" } }",
+        &[],
+        "workspaces[0].credential.usernam (line 9): unknown secret; did you mean username?\nworkspaces[0].credential.username (line 9): is missing: the flow user of wyvern needs username and password",
+    ),
+    (
+        "soracom",
+        "",
+        &["auth_key"],
+        "workspaces[0].credential.auth_key_id (line 10): is missing: the flow auth-key of soracom needs auth_key_id and auth_key",
+    ),
+    (
+        "wyvern",
+        "credential = \"s3cret\"",
+        &[],
+        "workspaces[0].credential (line 9): expected { username = { file = … }, password = { file = … } }; a secret never stands in the configuration itself",
+    ),
+    (
+        "wyvern",
+        "credential = 1",
+        &[],
+        "workspaces[0].credential (line 9): expected { username = { file = … }, password = { file = … } }, found an integer",
+    ),
+    (
+        "wyvern",
+        "",
+        &[],
+        "workspaces[0].credential (line 6): is missing; expected { username = { file = … }, password = { file = … } }",
+    ),
+    (
+        "emnify",
+        "credential = {}",
+        &[],
+        "workspaces[0].credential (line 9): is empty; expected { application_token = { file = … } }",
+    ),
+    (
+        "sensos",
+        "parameters = { tenant_id = \"t\" }",
+        &["application_secret"],
+        "workspaces[0].parameters.application_id (line 9): is missing: the flow application of sensos needs tenant_id and application_id",
+    ),
+    (
+        "sensos",
+        "parameters = { tenant_id = true, application_id = \"\" }",
+        &["application_secret"],
+        "workspaces[0].parameters.application_id (line 9): expected a text of one line, at most 4096 bytes, or a whole number\nworkspaces[0].parameters.tenant_id (line 9): expected a text of one line, at most 4096 bytes, or a whole number, found a boolean",
+    ),
+    (
+        "sensos",
+        "parameters = { tenant_id = 1, application_id = 2, tenant = 3 }",
+        &["application_secret"],
+        "workspaces[0].parameters.tenant (line 9): unknown parameter; did you mean tenant_id?",
+    ),
+    (
+        "1nce",
+        "parameters = { scope = \"s\" }",
+        &["username", "password"],
+        "workspaces[0].parameters.scope (line 9): means nothing here: there are no parameters",
+    ),
+    (
+        "1nce",
+        "organisation = 1",
+        &["username", "password"],
+        "workspaces[0].organisation (line 9): means nothing to the flow user of 1nce, which has no such parameter",
+    ),
+    (
+        "emnify",
+        "organisation = 1\nparameters = { organisation = 1 }",
+        &["application_token"],
+        "workspaces[0].organisation (line 9): stands in parameters too",
+    ),
+    (
+        "emnify",
+        "flow = \"user-in-workspace\"",
+        &["username", "password"],
+        "workspaces[0].parameters.organisation (line 6): is missing: the flow user-in-workspace of emnify needs organisation",
+    ),
+    (
+        "emnify",
+        "extra_parameters = { scope = \"s\" }",
+        &["application_token"],
+        "workspaces[0].extra_parameters (line 9): means nothing to the flow application-token, whose requests take none",
+    ),
+    (
+        "oauth2",
+        "flow = \"rotating-refresh-token\"\nparameters = { client_id = \"c\" }",
+        &["refresh_token"],
+        "workspaces[0].flow (line 9): the flow rotating-refresh-token of oauth2 needs a store: each use of its credential brings another one, which has to be kept",
+    ),
+    (
+        "github-app",
+        "parameters = { app_id = 1, installation_id = 2 }\ncredential = { private_key = { file = \"password\" } }",
+        &[],
+        "workspaces[0].credential.private_key (line 10): the secret must be a private key in PEM form",
+    ),
+    (
+        "1nce",
+        "credential = { username = { file = \"username\" }, password = { file = \"private_key\" } }",
+        &[],
+        "workspaces[0].credential.password (line 9): the secret must be one line, and this is in PEM form",
+    ),
+];
+
 #[test]
 fn what_a_workspace_gives_wrongly_is_told_by_its_key() {
-    let user = "flow = \"user\"\n";
-    let one = credential(&["username"]);
-    let token = credential(&["application_token"]);
+    for (kind, lines, secrets, expected) in WRONG {
+        let credential = if secrets.is_empty() { String::new() } else { credential(secrets) };
+        let said = parse(&with(kind, &format!("{lines}\n{credential}"))).map(|_| ()).unwrap_err();
+        assert_eq!(said, *expected, "{kind}\n{lines}");
+    }
+}
+
+/// What only shows when a request is written or a key is used, by the line of its Workspace.
+#[test]
+fn a_workspace_that_does_not_fit_its_flow_is_told_by_its_line() {
     let rows = [
         (
-            "emnify",
-            format!("{user}{one}"),
-            "workspaces[0].credential.password (line 10): is missing: the flow user of emnify needs username and password",
-        ),
-        (
-            "emnify",
-            credential(&["application_token", "fingerprint"]),
-            "workspaces[0].credential (line 9): fits no flow of emnify: application-token takes application_token; user takes username and password (fingerprint if wanted); user-in-workspace takes username and password (fingerprint if wanted)",
-        ),
-        (
-            "emnify",
-            one.clone(),
-            "workspaces[0].credential (line 9): fits no flow of emnify: application-token takes application_token; user takes username and password (fingerprint if wanted); user-in-workspace takes username and password (fingerprint if wanted)",
-        ),
-        (
-            "emnify",
-            "credential = { aplication_token = { file = \"application_token\" } }".to_owned(),
-            "workspaces[0].credential (line 9): fits no flow of emnify: application-token takes application_token; user takes username and password (fingerprint if wanted); user-in-workspace takes username and password (fingerprint if wanted)",
-        ),
-        (
-            "wyvern",
-            "credential = { usernam = { file = \"username\" }, password = { file = \"password\" } }".to_owned(),
-            "workspaces[0].credential.usernam (line 9): unknown secret; did you mean username?\nworkspaces[0].credential.username (line 9): is missing: the flow user of wyvern needs username and password",
-        ),
-        (
-            "soracom",
-            credential(&["auth_key"]),
-            "workspaces[0].credential.auth_key_id (line 9): is missing: the flow auth-key of soracom needs auth_key_id and auth_key",
-        ),
-        (
-            "wyvern",
-            "credential = \"s3cret\"".to_owned(),
-            "workspaces[0].credential (line 9): expected { username = { file = … }, password = { file = … } }; a secret never stands in the configuration itself",
-        ),
-        (
-            "wyvern",
-            String::new(),
-            "workspaces[0].credential (line 6): is missing; expected { username = { file = … }, password = { file = … } }",
-        ),
-        (
-            "emnify",
-            "credential = {}".to_owned(),
-            "workspaces[0].credential (line 9): is empty; expected { application_token = { file = … } }",
-        ),
-        (
-            "sensos",
-            format!("parameters = {{ tenant_id = \"t\" }}\n{}", credential(&["application_secret"])),
-            "workspaces[0].parameters.application_id (line 9): is missing: the flow application of sensos needs tenant_id and application_id",
-        ),
-        (
-            "sensos",
-            format!(
-                "parameters = {{ tenant_id = true, application_id = \"\" }}\n{}",
-                credential(&["application_secret"])
-            ),
-            "workspaces[0].parameters.application_id (line 9): expected a text of one line, at most 4096 bytes, or a whole number\nworkspaces[0].parameters.tenant_id (line 9): expected a text of one line, at most 4096 bytes, or a whole number, found a boolean",
-        ),
-        (
-            "sensos",
-            format!(
-                "parameters = {{ tenant_id = 1, application_id = 2, tenant = 3 }}\n{}",
-                credential(&["application_secret"])
-            ),
-            "workspaces[0].parameters.tenant (line 9): unknown parameter; did you mean tenant_id?",
-        ),
-        (
-            "1nce",
-            format!("parameters = {{ scope = \"s\" }}\n{}", credential(&["username", "password"])),
-            "workspaces[0].parameters.scope (line 9): means nothing here: there are no parameters",
-        ),
-        (
-            "1nce",
-            format!("organisation = 1\n{}", credential(&["username", "password"])),
-            "workspaces[0].organisation (line 9): means nothing to the flow user of 1nce, which has no such parameter",
-        ),
-        (
-            "emnify",
-            format!("organisation = 1\nparameters = {{ organisation = 1 }}\n{token}"),
-            "workspaces[0].organisation (line 9): stands in parameters too",
-        ),
-        (
-            "emnify",
-            format!("flow = \"user-in-workspace\"\n{}", credential(&["username", "password"])),
-            "workspaces[0].parameters.organisation (line 6): is missing: the flow user-in-workspace of emnify needs organisation",
-        ),
-        (
-            "emnify",
-            format!("extra_parameters = {{ scope = \"s\" }}\n{token}"),
-            "workspaces[0].extra_parameters (line 9): means nothing to the flow application-token, whose requests take none",
+            "oauth2",
+            "flow = \"client-credentials\"\nparameters = { client_id = \"c\" }\nextra_parameters = { grant_type = \"s3cret\" }",
+            &["client_secret"][..],
         ),
         (
             "oauth2",
-            format!(
-                "flow = \"rotating-refresh-token\"\nparameters = {{ client_id = \"c\" }}\n{}",
-                credential(&["refresh_token"])
-            ),
-            "workspaces[0].flow (line 9): the flow rotating-refresh-token of oauth2 needs a store: each use of its credential brings another one, which has to be kept",
+            "flow = \"private-key-jwt\"\nparameters = { client_id = \"c\", algorithm = \"ES256\" }",
+            &["private_key"],
         ),
-        (
-            "github-app",
-            "parameters = { app_id = 1, installation_id = 2 }\ncredential = { private_key = { file = \"password\" } }"
-                .to_owned(),
-            "workspaces[0].credential.private_key (line 10): the secret must be a private key in PEM form",
-        ),
-        (
-            "1nce",
-            "credential = { username = { file = \"username\" }, password = { file = \"private_key\" } }".to_owned(),
-            "workspaces[0].credential.password (line 9): the secret must be one line, and this is in PEM form",
-        ),
+        ("soracom", "parameters = { token_timeout_seconds = \"s3cret\" }", &["auth_key_id", "auth_key"]),
+        ("wyvern", "parameters = { login_path = \"s3cret\" }", &["username", "password"]),
     ];
-    for (kind, workspace, expected) in rows {
-        assert_eq!(parse(&with(kind, &workspace)).unwrap_err(), expected, "{kind}\n{workspace}");
+    for (kind, lines, secrets) in rows {
+        let config = parse(&with(kind, &format!("{lines}\n{}", credential(secrets)))).unwrap();
+        let said = app::rehearse_whole(config).unwrap_err().to_string();
+        assert!(said.starts_with("workspaces[0] (line 6): ") && !said.contains("s3cret"), "{said}");
     }
 }
 

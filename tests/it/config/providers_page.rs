@@ -1,6 +1,9 @@
 //! `docs/providers.md`: every example of it is a configuration that the broker takes.
 
-use super::{CERTIFICATE, directory};
+use super::directory;
+use super::kinds::{KEY, PRESETS};
+use rcgen::KeyPair;
+use token_broker::app;
 use token_broker::config::{Config, Environment, explain};
 
 const PAGE: &str = include_str!("../../../docs/providers.md");
@@ -14,21 +17,21 @@ fn examples() -> Vec<String> {
     blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
 }
 
+/// What stands under a heading.
 fn section(heading: &str) -> &'static str {
-    let start = PAGE.find(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
-    let rest = &PAGE[start + 4..];
-    &rest[..rest.find("\n## ").unwrap_or(rest.len())]
+    let sections = PAGE.split("\n## ");
+    let mut named = sections.filter_map(|section| section.strip_prefix(heading)?.strip_prefix('\n'));
+    named.next().unwrap()
 }
 
 #[test]
 fn every_example_is_valid() {
-    let key = super::KEY;
-    assert!(!CERTIFICATE.contains("PRIVATE"));
     let files = directory(&[
         ("secrets/user.toml", PAIR),
         ("secrets/soracom.toml", PAIR),
         ("secrets/own.toml", PAIR),
-        ("secrets/key.pem", key),
+        ("secrets/key.pem", &KEY),
+        ("secrets/ec-key.pem", &KeyPair::generate().unwrap().serialize_pem()),
         ("secrets/key-id", "k1\n"),
         ("secrets/fleet-europe", "t\n"),
         ("secrets/sensos", "t\n"),
@@ -49,6 +52,7 @@ fn every_example_is_valid() {
         let config = config.unwrap_or_else(|problems| panic!("{example}\n{problems}"));
         assert!(!config.workspaces.is_empty() && config.warnings.is_empty(), "{example}\n{:?}", config.warnings);
         assert!(explain(&config).len() >= 4);
+        app::rehearse_whole(config).unwrap_or_else(|problems| panic!("{example}\n{problems}"));
     }
 }
 
@@ -56,7 +60,7 @@ fn every_example_is_valid() {
 #[test]
 fn every_flow_and_every_field_is_named() {
     let budgets = directory(&[]);
-    for kind in super::kinds::PRESETS {
+    for kind in PRESETS {
         let text = format!(
             "[[upstreams]]\nname = \"a\"\nkind = \"{kind}\"\nurl = \"https://a.example\"\ntoken_lifetime = \"1h\"\n"
         );
