@@ -117,6 +117,9 @@ cargo test --locked
 stage 'a client in Python'
 tests/clients/python/run.sh tests/clients/python/check.py "${CARGO_TARGET_DIR:-target}/debug/token-broker"
 
+stage 'an authorization server that is not ours'
+tests/peers/oidc-provider/run.sh "${CARGO_TARGET_DIR:-target}/debug/token-broker"
+
 # Small forms, so that the scripts are known to work: the times that they print mean nothing here.
 stage 'restarts under load'
 soak/restarts.sh --debug --restarts 5 --rate 500 --deadline 10 --pause 0.2

@@ -3,7 +3,6 @@
 //! A provider makes exactly one attempt per call and classifies what came of it. It must not retry, cache, schedule or
 //! know who asked: that is the engine's. It never lets an upstream's body out, in an error or a log.
 
-pub mod emnify;
 pub mod exchange;
 pub mod recipe;
 

@@ -3,6 +3,7 @@
 use super::check_config::{load, source};
 use super::{Failure, print};
 use crate::app::Trial;
+use crate::clock::Clock;
 use crate::failure;
 use crate::provider::Fetched;
 use crate::provider::exchange::explain::{Answered, Event, Sent};
@@ -33,7 +34,7 @@ pub(super) async fn try_upstream(options: Options) -> Result<(), Failure> {
     let trial = trial.ok_or_else(|| Failure::Usage("the configuration has no workspace of this name".to_owned()))?;
     let Trial { upstream, kind, flow, base_url, .. } = &trial;
     print(format_args!("{workspace}: the flow {flow} of {kind}, upstream {upstream} at {base_url}"))?;
-    let started = SystemTime::now();
+    let started = Clock::system().now().wall;
     let (first_failure, number) = (Mutex::new(None), Mutex::new(0));
     let listener = |event| {
         if let Err(failure) = print(told(&event, &number)) {
@@ -85,8 +86,7 @@ fn granted(fetched: &Fetched, started: SystemTime) -> String {
         if presentation.token_type.is_empty() { String::new() } else { format!("{} ", presentation.token_type) };
     let end = started + Duration::from_secs(lifetime.as_secs());
     let token = format!(
-        "\ntoken        {} characters, fingerprint {}\npresented as {}: {scheme}…\nexpires at   {} (in {})",
-        value.expose().len(),
+        "\nfingerprint  {}\npresented as {}: {scheme}…\nexpires at   {} (in {})",
         Fingerprint::of(value),
         presentation.header_name,
         humantime::format_rfc3339_seconds(end),

@@ -23,7 +23,7 @@ use url::Url;
 pub(super) const DESCRIBED: &str = "http";
 
 /// The keys of a preset, beside the budget's.
-const KEYS: &[&str] = &["url", "budget", "lives", "flows"];
+const KEYS: &[&str] = &["url", "budget", "lives", "failures", "flows"];
 
 /// A kind of upstream.
 #[derive(Debug)]

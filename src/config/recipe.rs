@@ -9,7 +9,7 @@ mod request;
 use super::reader::{Entry, Section, Value, shown};
 use super::scalar::{boolean, parsed, text};
 use crate::provider::recipe::template::Template;
-use crate::provider::recipe::{Field, Path, Presence, Presented, Recipe, Refresh, Step, Tenant, TenantSource};
+use crate::provider::recipe::{Field, Path, Presence, Presented, Recipe, Refresh, Rule, Step, Tenant, TenantSource};
 use std::sync::Arc;
 
 /// The keys of a flow and of the tables in it.
@@ -45,8 +45,10 @@ pub struct Flow {
     pub recipe: Arc<Recipe>,
 }
 
-/// The flows that a section describes, in the order of their names. Those with problems are left out.
+/// The flows that a section describes, in the order of their names. Those with problems are left out. The section's
+/// `failures` are those of all of them.
 pub(super) fn flows(section: &mut Section<'_, '_>) -> Vec<Arc<Flow>> {
+    let failures = answer::rules(section);
     let entries = section.entries("flows", EXPECTED_FLOWS);
     let flows = entries.into_iter().filter_map(|Entry { name, item }| {
         let path = section.path_of(&format!("flows.{}", shown(name)));
@@ -56,7 +58,7 @@ pub(super) fn flows(section: &mut Section<'_, '_>) -> Vec<Arc<Flow>> {
             return None;
         }
         let mut section = section.reading.item(path, item, FLOW_KEYS)?;
-        let recipe = recipe(&mut section)?;
+        let recipe = recipe(&mut section, &failures)?;
         Some(Arc::new(Flow { name: name.to_owned(), recipe: Arc::new(recipe) }))
     });
     flows.collect()
@@ -68,7 +70,7 @@ fn is_flow_name(name: &str) -> bool {
 }
 
 /// `None` where a problem left nothing to put in place.
-fn recipe(section: &mut Section<'_, '_>) -> Option<Recipe> {
+fn recipe(section: &mut Section<'_, '_>, failures: &[Rule]) -> Option<Recipe> {
     let found = section.reading.problems.len();
     let secrets = fields(section, "secrets");
     let parameters = fields(section, "parameters");
@@ -76,13 +78,13 @@ fn recipe(section: &mut Section<'_, '_>) -> Option<Recipe> {
     let presentation = presentation(section);
     let tenant = tenant(section);
     let login = if section.has("login") {
-        step(&mut section.table("login", STEP_KEYS))
+        step(&mut section.table("login", STEP_KEYS), failures)
     } else {
         section.problem_with("login", "is missing; expected a table that describes the request and its answer");
         None
     };
-    let refresh = refresh(section);
-    let switch = section.has("switch").then(|| step(&mut section.table("switch", STEP_KEYS))).flatten();
+    let refresh = refresh(section, failures);
+    let switch = section.has("switch").then(|| step(&mut section.table("switch", STEP_KEYS), failures)).flatten();
     let login = login?;
     if section.reading.problems.len() > found {
         // What is left out because it is wrong would only be reported again as missing.
@@ -100,19 +102,19 @@ fn recipe(section: &mut Section<'_, '_>) -> Option<Recipe> {
     is_good.then_some(recipe)
 }
 
-fn step(section: &mut Section<'_, '_>) -> Option<Step> {
+fn step(section: &mut Section<'_, '_>, failures: &[Rule]) -> Option<Step> {
     let request = request::request(section);
-    let answer = answer::answer(section);
+    let answer = answer::answer(section, failures);
     Some(Step { request: request?, answer: answer? })
 }
 
-fn refresh(section: &mut Section<'_, '_>) -> Option<Refresh> {
+fn refresh(section: &mut Section<'_, '_>, failures: &[Rule]) -> Option<Refresh> {
     if !section.has("refresh") {
         return None;
     }
     let mut table = section.table("refresh", REFRESH_KEYS);
     let single_use = table.read("single_use", boolean()).unwrap_or_default();
-    step(&mut table).map(|step| Refresh { step, single_use })
+    step(&mut table, failures).map(|step| Refresh { step, single_use })
 }
 
 fn fields(section: &mut Section<'_, '_>, key: &str) -> Vec<Field> {

@@ -25,6 +25,7 @@ pub(super) const KEYS: &[&str] = &[
     "url",
     "token_lifetime",
     "defaults",
+    "failures",
     "flows",
     "timeout",
     "connect_timeout",
@@ -131,9 +132,8 @@ fn offer(section: &mut Section<'_, '_>, name: Option<UpstreamName>, kind: &'stat
     let flows = if kind.name == kind::DESCRIBED {
         described_flows(section)
     } else {
-        if section.has("flows") {
-            let text = format!("is for kind http: kind {} has flows of its own", kind.name);
-            section.problem_with("flows", text);
+        for key in ["failures", "flows"].into_iter().filter(|key| section.has(key)).collect::<Vec<_>>() {
+            section.problem_with(key, format!("is for kind http: kind {} has {key} of its own", kind.name));
         }
         kind.flows.clone()
     };

@@ -92,14 +92,13 @@ pub(super) fn settings() -> Settings {
 
 /// `[[upstreams]]` and `[[workspaces]]`.
 pub(super) fn tables(api: SocketAddr) -> String {
-    let mut text = upstreams(api);
-    for Sample { workspace, table, credential, .. } in &SAMPLES {
+    let workspaces = SAMPLES.iter().map(|Sample { workspace, table, credential, .. }| {
         let source = |name: &str| format!("{name} = {{ file = \"secrets.toml\", key = \"{workspace} {name}\" }}");
         let credential: Vec<_> = credential.iter().map(|(name, _)| source(name)).collect();
         let credential = credential.join(", ");
-        text += &format!("[[workspaces]]\nname = \"{workspace}\"\n{table}\ncredential = {{ {credential} }}\n");
-    }
-    text
+        format!("[[workspaces]]\nname = \"{workspace}\"\n{table}\ncredential = {{ {credential} }}\n")
+    });
+    std::iter::once(upstreams(api)).chain(workspaces).collect()
 }
 
 /// The file that the credentials point to.

@@ -32,8 +32,8 @@ const FORMATS: [(&str, Format); 3] = [
 /// Whether a token that is no JWT is refused.
 const JWTS: [(&str, bool); 2] = [("required", true), ("if-any", false)];
 
-/// `None` where a problem left nothing to put in place.
-pub(super) fn answer(section: &mut Section<'_, '_>) -> Option<Answer> {
+/// `None` where a problem left nothing to put in place. What failures mean is looked up in `shared` last.
+pub(super) fn answer(section: &mut Section<'_, '_>, shared: &[Rule]) -> Option<Answer> {
     if !section.has("answer") {
         section.problem_with("answer", "is missing; expected a table that says where the token is");
         return None;
@@ -41,7 +41,8 @@ pub(super) fn answer(section: &mut Section<'_, '_>) -> Option<Answer> {
     let mut table = section.table("answer", ANSWER_KEYS);
     let success = statuses(&mut table, "success");
     let when = items(&mut table, "when", CONDITION_KEYS, condition);
-    let failures = items(&mut table, "failures", RULE_KEYS, rule);
+    let mut failures = rules(&mut table);
+    failures.extend_from_slice(shared);
     let token = token(&mut table);
     let scheme = table.read("token_type", path);
     let refresh_token = table.read("refresh_token", path);
@@ -59,6 +60,11 @@ pub(super) fn answer(section: &mut Section<'_, '_>) -> Option<Answer> {
         extra_headers,
         attributes,
     })
+}
+
+/// What failures mean.
+pub(super) fn rules(section: &mut Section<'_, '_>) -> Vec<Rule> {
+    items(section, "failures", RULE_KEYS, rule)
 }
 
 /// The tables of an array, but for those with problems.

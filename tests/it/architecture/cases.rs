@@ -11,7 +11,7 @@ pub(super) const REFUSED: &[(&str, &str, &str)] = &[
     ("app.rs", "type H = tonic_health::pb::X;", "names tonic_health"),
     ("token.rs", "#[derive(prost::Message)] struct T;", "names prost"),
     ("cli.rs", "use prost_types::Duration as D;", "names prost_types"),
-    ("provider/emnify.rs", "use reqwest::Client;", "names reqwest"),
+    ("provider/exchange/write.rs", "use reqwest::Client;", "names reqwest"),
     ("engine.rs", "use sqlx::Row;", "names sqlx"),
     // Secrets.
     ("grpc/status.rs", "fn f(t: &T) { t.expose(); }", "exposes a secret"),
@@ -67,7 +67,7 @@ pub(super) const ALLOWED: &[(&str, &str)] = &[
     ("client.rs", "use tonic::transport::Channel;"),
     ("broker.rs", "fn f() { a.tonics(); isotonic::b(); crate::grpc::tonic(); }"),
     ("http/head.rs", "fn f(r: reqwest::Response) {}"),
-    ("provider/emnify.rs", "fn f(s: &S) { s.expose(); } use crate::http::Client;"),
+    ("provider/exchange/write.rs", "fn f(s: &S) { s.expose(); } use crate::http::Client;"),
     ("config/secret_source.rs", "fn f(s: &S) { s.expose(); }"),
     ("cli.rs", "fn expose(x: X) { let expose = x; }"),
     ("token.rs", "use crate::clock::Now; use crate::secret::AccessToken;"),

@@ -1,7 +1,9 @@
 //! Kinds and flows: which there are, which one a Workspace takes, and what it must give for it.
 
-use super::{KEY, directory};
-use std::sync::Arc;
+use super::directory;
+use rcgen::{KeyPair, PKCS_RSA_SHA256};
+use std::sync::{Arc, LazyLock};
+use token_broker::app;
 use token_broker::config::{Config, Environment, explain};
 use token_broker::provider::recipe::Presence;
 
@@ -56,9 +58,13 @@ const SECRETS: [&str; 15] = [
     "app_secret",
 ];
 
+/// A private key that signs with RS256.
+pub(super) static KEY: LazyLock<String> =
+    LazyLock::new(|| KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap().serialize_pem());
+
 fn parse(text: &str) -> Result<Config, String> {
     let mut files: Vec<(&str, &str)> = SECRETS.iter().map(|name| (*name, "a s3cret\n")).collect();
-    files.push(("private_key", KEY));
+    files.push(("private_key", &KEY));
     let directory = directory(&files);
     Config::parse(text, directory.path(), &Environment::default()).map_err(|problems| {
         let problems = problems.to_string();
@@ -97,6 +103,10 @@ fn every_flow_takes_what_it_says() {
                 assert_eq!(taken.fields.secrets.len(), secrets.len());
                 assert_eq!(taken.fields.parameters.len(), parameters.len());
                 flows += 1;
+                if !all {
+                    // With the defaults, requests can be written and signed.
+                    app::rehearse_whole(config).unwrap_or_else(|problems| panic!("{kind} {}: {problems}", flow.name));
+                }
             }
         }
     }
@@ -300,6 +310,30 @@ fn what_a_workspace_gives_wrongly_is_told_by_its_key() {
         let credential = if secrets.is_empty() { String::new() } else { credential(secrets) };
         let said = parse(&with(kind, &format!("{lines}\n{credential}"))).map(|_| ()).unwrap_err();
         assert_eq!(said, *expected, "{kind}\n{lines}");
+    }
+}
+
+/// What only shows when a request is written or a key is used, by the line of its Workspace.
+#[test]
+fn a_workspace_that_does_not_fit_its_flow_is_told_by_its_line() {
+    let rows = [
+        (
+            "oauth2",
+            "flow = \"client-credentials\"\nparameters = { client_id = \"c\" }\nextra_parameters = { grant_type = \"s3cret\" }",
+            &["client_secret"][..],
+        ),
+        (
+            "oauth2",
+            "flow = \"private-key-jwt\"\nparameters = { client_id = \"c\", algorithm = \"ES256\" }",
+            &["private_key"],
+        ),
+        ("soracom", "parameters = { token_timeout_seconds = \"s3cret\" }", &["auth_key_id", "auth_key"]),
+        ("wyvern", "parameters = { login_path = \"s3cret\" }", &["username", "password"]),
+    ];
+    for (kind, lines, secrets) in rows {
+        let config = parse(&with(kind, &format!("{lines}\n{}", credential(secrets)))).unwrap();
+        let said = app::rehearse_whole(config).unwrap_err().to_string();
+        assert!(said.starts_with("workspaces[0] (line 6): ") && !said.contains("s3cret"), "{said}");
     }
 }
 

@@ -1,6 +1,9 @@
 //! `docs/providers.md`: every example of it is a configuration that the broker takes.
 
-use super::{KEY, directory};
+use super::directory;
+use super::kinds::{KEY, PRESETS};
+use rcgen::KeyPair;
+use token_broker::app;
 use token_broker::config::{Config, Environment, explain};
 
 const PAGE: &str = include_str!("../../../docs/providers.md");
@@ -27,7 +30,8 @@ fn every_example_is_valid() {
         ("secrets/user.toml", PAIR),
         ("secrets/soracom.toml", PAIR),
         ("secrets/own.toml", PAIR),
-        ("secrets/key.pem", KEY),
+        ("secrets/key.pem", &KEY),
+        ("secrets/ec-key.pem", &KeyPair::generate().unwrap().serialize_pem()),
         ("secrets/key-id", "k1\n"),
         ("secrets/fleet-europe", "t\n"),
         ("secrets/sensos", "t\n"),
@@ -48,6 +52,7 @@ fn every_example_is_valid() {
         let config = config.unwrap_or_else(|problems| panic!("{example}\n{problems}"));
         assert!(!config.workspaces.is_empty() && config.warnings.is_empty(), "{example}\n{:?}", config.warnings);
         assert!(explain(&config).len() >= 4);
+        app::rehearse_whole(config).unwrap_or_else(|problems| panic!("{example}\n{problems}"));
     }
 }
 
@@ -55,7 +60,7 @@ fn every_example_is_valid() {
 #[test]
 fn every_flow_and_every_field_is_named() {
     let budgets = directory(&[]);
-    for kind in super::kinds::PRESETS {
+    for kind in PRESETS {
         let text = format!(
             "[[upstreams]]\nname = \"a\"\nkind = \"{kind}\"\nurl = \"https://a.example\"\ntoken_lifetime = \"1h\"\n"
         );

@@ -1,6 +1,6 @@
 //! What is wrong with a Workspace's fields shows when it is made.
 
-use super::PATIENT;
+use super::observed::PATIENT;
 use super::recipes::{fields, json, loaded, optional, path, post, required, template, user};
 use token_broker::provider::exchange::{Error, Fields};
 use token_broker::provider::recipe::{Body, Expiry, Recipe, Request, Step, Unit};

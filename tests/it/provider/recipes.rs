@@ -7,8 +7,7 @@ use token_broker::lifetime::Bounds;
 use token_broker::provider::exchange::{Error, Exchange, Fields, Upstream};
 use token_broker::provider::recipe::template::Template;
 use token_broker::provider::recipe::{
-    Answer, Body, Class, Condition, Constant, Expiry, Field, Holds, Json, Method, Path, Presence, Presented, Recipe,
-    Request, Rule, Source, Step, Tenant, TenantSource, Unit,
+    Answer, Body, Expiry, Field, Json, Method, Path, Presence, Presented, Recipe, Request, Source, Step, Unit,
 };
 use token_broker::secret::LongLivedSecret;
 use url::Url;
@@ -78,35 +77,6 @@ pub(super) fn user() -> Recipe {
         presentation: Presented { header: "authorization".to_owned(), scheme: "Bearer".to_owned() },
         tenant: None,
         needs_store: false,
-    }
-}
-
-/// emnify's exchange of an application token.
-pub(super) fn emnify() -> Recipe {
-    let rule = |status, name, holds, class, says: &str| Rule {
-        statuses: vec![status],
-        when: vec![Condition { path: path(name), holds }],
-        class,
-        says: Some(says.to_owned()),
-    };
-    let locked = "the account is locked for a while";
-    let too_many = || Holds::OneOf(vec![Constant::Text("TooManyRequests".to_owned())]);
-    let failures = vec![
-        rule(401, "error_token", too_many(), Class::LockedOut, locked),
-        rule(401, "error_code", Holds::OneOf(vec![Constant::Number(1105)]), Class::LockedOut, locked),
-        rule(200, "mfa_token", Holds::Present, Class::Rejected, "the upstream wants a second factor"),
-    ];
-    let login = Step {
-        request: post("/api/v1/authenticate", json(&[("application_token", "{application_token}")])),
-        answer: Answer { failures, expiry: vec![Expiry::Jwt { required: true }], ..answer("auth_token") },
-    };
-    let tenant = Tenant { said: TenantSource::Claim("esc.org".to_owned()), parameter: "organisation".to_owned() };
-    Recipe {
-        secrets: vec![required("application_token")],
-        parameters: vec![optional("organisation")],
-        tenant: Some(tenant),
-        login,
-        ..user()
     }
 }
 
