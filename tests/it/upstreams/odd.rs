@@ -34,10 +34,15 @@ impl Shape {
 
     fn config(&self) -> String {
         let Self { name, upstream, flow, login, answer } = self;
+        let (parameters, defaults) = if login.contains("{client_id}") {
+            ("parameters = [\"client_id\"]", "defaults = { client_id = \"sandbox-client\" }")
+        } else {
+            ("", "")
+        };
         format!(
             "[[upstreams]]\nname = \"odd\"\nkind = \"http\"\nurl = \"SANDBOX/odd/{name}\"\n{upstream}\n\
-             budget = {{ logins = 100000 }}\ndefaults = {{ client_id = \"sandbox-client\" }}\n\
-             [upstreams.flows.login]\nsecrets = [\"client_secret\"]\nparameters = [\"client_id?\"]\n{flow}\n\
+             budget = {{ logins = 100000 }}\n{defaults}\n\
+             [upstreams.flows.login]\nsecrets = [\"client_secret\"]\n{parameters}\n{flow}\n\
              [upstreams.flows.login.login]\npath = \"/token\"\n{login}\n\
              [upstreams.flows.login.login.answer]\n{answer}\n\
              [[workspaces]]\nname = \"one\"\nupstream = \"odd\"\ncredential = {{ client_secret = @client_secret }}\n"

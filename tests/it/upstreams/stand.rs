@@ -19,7 +19,7 @@ use token_broker::http::Client;
 use token_broker::provider::exchange::{self, Exchange};
 use token_broker::sandbox::{Control, Sandbox, Settings};
 use token_broker::supervisor::Supervisor;
-use token_broker::token::{Fingerprint, WorkspaceName};
+use token_broker::token::WorkspaceName;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, timeout};
 use tracing::subscriber::DefaultGuard;
@@ -46,14 +46,17 @@ pub(super) struct Upstream {
 /// nothing. It does not jump while a blocking task runs.
 struct Still {
     _go_on: Sender<()>,
-    _task: JoinSet<()>,
+    _task: JoinSet<bool>,
 }
 
 impl Still {
     fn new() -> Self {
         let (go_on, told) = channel();
         let mut task = JoinSet::new();
-        task.spawn_blocking(move || drop(told.recv_timeout(LONGEST)));
+        task.spawn_blocking(move || {
+            // Told or not: time goes on.
+            told.recv_timeout(LONGEST).is_ok()
+        });
         Self { _go_on: go_on, _task: task }
     }
 }
@@ -95,6 +98,7 @@ impl Upstream {
 /// The engine of a broker with this configuration, and all that it logs.
 pub(super) struct Broker {
     pub(super) engine: Engine,
+    workspaces: Vec<WorkspaceName>,
     logs: Capture,
     secrets: Vec<String>,
     _captured: DefaultGuard,
@@ -115,9 +119,10 @@ impl Broker {
         let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::DEBUG);
         let captured = subscriber.with_writer(logs.clone()).finish().set_default();
         let (config, files) = upstream.config(text, secrets).unwrap_or_else(|problems| panic!("{problems}"));
+        let workspaces = config.workspaces.iter().map(|workspace| workspace.name.clone()).collect();
         let engine = engine(&upstream.clock, config);
         let secrets = secrets.iter().map(|(_, secret)| (*secret).to_owned()).collect();
-        Self { engine, logs, secrets, _captured: captured, _files: files }
+        Self { engine, workspaces, logs, secrets, _captured: captured, _files: files }
     }
 
     pub(super) async fn get(&self, workspace: &str) -> Result<Served, Error> {
@@ -126,11 +131,6 @@ impl Broker {
             assert!(!self.logs.text().contains(served.token.value.expose()), "the log holds a token");
         }
         served
-    }
-
-    /// The token that comes in the place of one that was rejected.
-    pub(super) async fn replaced(&self, workspace: &str, rejected: Fingerprint) -> Result<Served, Error> {
-        self.engine.report(&name(workspace), rejected, call()).await
     }
 
     /// Lets time pass until the token's renewal is due, and waits for what comes of it.
@@ -188,9 +188,12 @@ impl Broker {
     }
 }
 
-/// Whatever a test was about: no secret is in the log.
+/// Whatever a test was about: no secret is in the log. What the engine has planned ends here.
 impl Drop for Broker {
     fn drop(&mut self) {
+        for workspace in &self.workspaces {
+            self.engine.delete(workspace);
+        }
         if !thread::panicking() {
             let logs = self.logs.text();
             assert!(logs.contains("asks the upstream"), "nothing was captured");

@@ -53,14 +53,14 @@ async fn where_a_refresh_brings_no_new_refresh_token_every_other_renewal_is_a_lo
 #[tokio::test(start_paused = true)]
 async fn the_paths_are_parameters() {
     let upstream = Upstream::start(settings(Refresh::Rotated)).await;
-    // Neither of the default paths answers.
-    let paths = "login_path = \"/token\", refresh_path = \"1.0/auth/token/refresh\"";
-    let config = config(&format!("parameters = {{ {paths} }}")).replace("SANDBOX/wyvern", "SANDBOX/wyvern/");
+    let paths = "login_path = \"/wyvern/token\", refresh_path = \"/wyvern/1.0/auth/token/refresh\"";
+    // Neither of the default paths is there.
+    let config = config(&format!("parameters = {{ {paths} }}")).replace("SANDBOX/wyvern", "SANDBOX");
     let broker = Broker::start(&upstream, &config, &SECRETS);
     broker.get("one").await.unwrap();
     assert_eq!(broker.renewed("one").await.outcome, "token");
     assert_eq!(asked(&upstream), [1, 1]);
-    let wrong = config.replace("\"/token\"", "\"/nowhere\"");
+    let wrong = config.replace("/wyvern/token", "/nowhere");
     let broker = Broker::start(&upstream, &wrong, &SECRETS);
     assert!(broker.get("one").await.is_err(), "the path that is given is the one that is asked");
     assert_eq!(asked(&upstream), [1, 1]);
