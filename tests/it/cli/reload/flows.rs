@@ -79,7 +79,8 @@ async fn another_parameter_brings_another_token_to_its_workspace_alone() {
 #[tokio::test]
 async fn another_flow_is_gone_at_once() {
     let by_body = CLIENT.replace("\"sandbox-client\"", "\"by-body\"");
-    let broker = broker(&format!("flow = \"client-credentials\"\n{by_body}"), |_, upstream| {
+    let workspace = format!("flow = \"client-credentials\"\n{by_body}");
+    let broker = broker(&workspace, |_, upstream| {
         let client = Client::new("by-body").secret("sandbox-client-secret").methods(&[Method::Body]);
         upstream.control.add_client(client);
     });
@@ -107,7 +108,7 @@ async fn another_description_counts_from_the_next_exchange_on() {
     broker.accepts(2).await;
     assert_eq!(fingerprints(&broker).await, others);
     assert_eq!(asked(&broker), [2, 1, 1]);
-    let replaced = broker.client.report_rejected(described, others.last().unwrap(), 401).await.unwrap();
+    let replaced = broker.client.report(described, others.last().unwrap(), 401).await.unwrap();
     assert_eq!(replaced.attributes.get("kind").map(String::as_str), Some("Bearer"));
     assert_eq!(asked(&broker), [2, 1, 2]);
 }
