@@ -4,6 +4,7 @@ use super::{Broker, Upstream, claims, reason};
 use std::time::Duration;
 use token_broker::error::Reason;
 use token_broker::sandbox::{Cut, CutAt, CutBy, Fault, Organisation, Refresh, Route, Scope, Settings, User};
+use tokio::time::advance;
 
 const USERNAME: &str = "sandbox-user@example.com";
 const PASSWORD: &str = "sandbox-password";
@@ -65,17 +66,22 @@ async fn a_refresh_token_that_is_not_replaced_is_used_once() {
 /// Its refresh tokens live for 30 days.
 #[tokio::test(start_paused = true)]
 async fn where_the_refresh_token_is_refused_the_login_follows_at_once() {
+    let life = Duration::from_secs(100 * 86_400);
     let mut settings = settings(Refresh::Rotated);
-    settings.organisations[0].lifetime = Duration::from_secs(100 * 86_400);
+    settings.organisations[0].lifetime = life;
     let upstream = Upstream::start(settings).await;
     let broker = Broker::start(&upstream, &config(""), &SECRETS);
-    let before = broker.get("one").await.unwrap();
+    let first = broker.get("one").await.unwrap();
     assert_eq!(broker.renewed("one").await.outcome, "token");
-    assert_eq!(broker.steps(), ["login", "refresh", "login"]);
-    assert_eq!(broker.outcomes(), ["token", "token"], "one attempt, and no failure in it");
-    let after = broker.get("one").await.unwrap();
-    assert_ne!(after.token.fingerprint, before.token.fingerprint);
-    assert_eq!(upstream.control.counters().authenticate.with_status(401), 1);
+    let second = broker.get("one").await.unwrap();
+    assert_ne!(second.token.fingerprint, first.token.fingerprint);
+    // The second is over before it is renewed: whoever asks now waits for both requests.
+    advance(life).await;
+    let third = broker.get("one").await.unwrap();
+    assert_ne!(third.token.fingerprint, second.token.fingerprint);
+    assert_eq!(broker.steps(), ["login", "refresh", "login", "refresh", "login"]);
+    assert_eq!(broker.outcomes(), ["token"; 3], "no attempt failed");
+    assert_eq!(upstream.control.counters().authenticate.with_status(401), 2);
 }
 
 #[tokio::test(start_paused = true)]

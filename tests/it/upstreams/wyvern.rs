@@ -1,8 +1,9 @@
 //! Wyvern: a login and a refresh, each at a path that may be given.
 
 use super::{Broker, Upstream, claims, reason};
+use std::time::Duration;
 use token_broker::error::Reason;
-use token_broker::sandbox::{Fault, Refresh, Route, Scope, Settings, Wyvern};
+use token_broker::sandbox::{Cut, CutAt, CutBy, Fault, Refresh, Route, Scope, Settings, Wyvern};
 
 const USERNAME: &str = "sandbox-user@example.com";
 const SECRETS: [(&str, &str); 2] = [("username", USERNAME), ("password", "sandbox-password")];
@@ -48,6 +49,32 @@ async fn where_a_refresh_brings_no_new_refresh_token_every_other_renewal_is_a_lo
         assert_eq!(broker.renewed("one").await.outcome, "token");
     }
     assert_eq!(broker.steps(), ["login", "refresh", "login", "refresh"]);
+}
+
+/// What the preset does not know of a server, a description may say: that it keeps its refresh tokens.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_that_is_said_to_be_kept_is_used_again_and_again() {
+    let login =
+        "{ path = \"/token\", json = { username = \"{username}\", password = \"{password}\" }, answer = @answer }";
+    let refresh = "{ path = \"/1.0/auth/token/refresh\", single_use = false, \
+                   json = { refresh_token = \"{refresh_token}\" }, answer = @answer }";
+    let answer = "{ token = \"token\", refresh_token = \"refresh_token\", \
+                  expiry = [{ relative = \"expires_in\", unit = \"s\" }] }";
+    let flow = format!("secrets = [\"username\", \"password\"]\nlogin = {login}\nrefresh = {refresh}");
+    let described = format!("kind = \"http\"\n[upstreams.flows.own]\n{}", flow.replace("@answer", answer));
+    let (head, tail) = config("").split_once("[[workspaces]]").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let head = head.replace("kind = \"wyvern\"\n", "");
+    let upstream = Upstream::start(settings(Refresh::Kept)).await;
+    let broker = Broker::start(&upstream, &format!("{head}{described}\n[[workspaces]]{tail}"), &SECRETS);
+    broker.get("one").await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(broker.renewed("one").await.outcome, "token");
+    }
+    let lost = Fault::Cut(Cut { at: CutAt::InBody, by: CutBy::Close });
+    upstream.control.set_fault_times(Scope::ALL.on(Route::WyvernRefresh), lost, 1);
+    assert_eq!(broker.renewed("one").await.outcome, "unavailable");
+    assert_eq!(broker.exchanged_after("one", Duration::from_secs(3)).await.outcome, "token");
+    assert_eq!(asked(&upstream), [1, 6], "it is good after an answer that was lost");
 }
 
 #[tokio::test(start_paused = true)]

@@ -89,3 +89,19 @@ async fn a_renewal_that_is_refused_leaves_the_token_in_hand() {
     assert_eq!(broker.get("one").await.unwrap().token.fingerprint, before);
     assert_eq!(calls(&upstream), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_wants_fewer_requests_is_left_alone_for_as_long_as_it_says() {
+    let upstream = Upstream::start(with(Vec::new(), Refresh::Kept)).await;
+    let broker = start(&upstream, "client-credentials", &client_id(ID), "", &[SECRET]);
+    let answer = Answer { status: 429, body: Vec::new().into(), retry_after: Some("120".to_owned()) };
+    upstream.control.set_fault_times(Scope::ALL.on(Route::Oauth2Token), Fault::Answer(answer), 1);
+    for waited in [0, 60, 119] {
+        let refused = broker.get("one").await.unwrap_err();
+        assert_eq!(refused.reason, Reason::UpstreamThrottled);
+        assert!(refused.retry_after >= Some(Duration::from_secs(120 - waited)), "{refused:?} after {waited} s");
+        let next = if waited == 0 { 60 } else { 59 };
+        advance(Duration::from_secs(next)).await;
+    }
+    assert_eq!(calls(&upstream), 1);
+}

@@ -33,8 +33,9 @@ async fn the_same_token_until_late_is_no_loop() {
     let tokens = lived(&broker, &upstream, DAY).await;
     // At least one per life, and each at most 20 minutes before the end of the last.
     assert!((12..=15).contains(&tokens), "{tokens} tokens");
-    let logins = logins(&upstream);
-    assert!(logins <= 40, "{logins} logins for {tokens} tokens");
+    // Now and then one comes too early, and the next is planned later.
+    let logins = usize::try_from(logins(&upstream)).unwrap();
+    assert!((tokens..=2 * tokens).contains(&logins), "{logins} logins for {tokens} tokens");
 }
 
 #[tokio::test(start_paused = true)]
@@ -44,7 +45,7 @@ async fn three_minutes_are_renewed_in_time_and_not_more_often() {
     let tokens = lived(&broker, &upstream, Duration::from_secs(3_600)).await;
     // Half of the life, and a tenth of that to either side.
     assert!((37..=46).contains(&tokens), "{tokens} tokens");
-    assert_eq!(logins(&upstream), tokens as u64);
+    assert_eq!(logins(&upstream), u64::try_from(tokens).unwrap());
 }
 
 #[tokio::test(start_paused = true)]
