@@ -83,8 +83,8 @@ impl Upstream {
     pub(super) fn config(&self, text: &str, secrets: &[(&str, &str)]) -> Result<(Config, TempDir), String> {
         let files = tempfile::tempdir().unwrap();
         let path = files.path().join("secrets.toml");
-        let lines: String = secrets.iter().map(|(name, secret)| format!("{name} = {secret:?}\n")).collect();
-        fs::write(&path, lines).unwrap();
+        let lines: Vec<_> = secrets.iter().map(|(name, secret)| format!("{name} = {secret:?}\n")).collect();
+        fs::write(&path, lines.concat()).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let mut text = text.replace("SANDBOX", &self.url(""));
         for (name, _) in secrets {

@@ -27,18 +27,18 @@ async fn what_an_operator_must_mend_is_told_and_not_tried_again() {
     let wrong = ("client_secret", "a-wrong-secret");
     let id = client_id(ID);
     let user = [("username", USERNAME), ("password", "a-wrong-password"), SECRET];
-    let cases: [(&str, String, &[(&str, &str)], &str); 7] = [
-        ("client-credentials", id.clone(), &[wrong], "invalid_client"),
-        ("client-credentials-body", id.clone(), &[wrong], "invalid_client"),
-        ("client-credentials", client_id("nobody"), &[SECRET], "invalid_client"),
-        ("client-credentials", client_id("restricted"), &[SECRET], "unauthorized_client"),
-        ("client-credentials", format!("{id}, scope = \"admin\""), &[SECRET], "invalid_scope"),
-        ("client-credentials", format!("{}, audience = \"other\"", client_id("bound")), &[SECRET], "invalid_target"),
-        ("password", id, &user, "invalid_grant"),
+    let cases = [
+        ("client-credentials", id.clone(), vec![wrong], "invalid_client"),
+        ("client-credentials-body", id.clone(), vec![wrong], "invalid_client"),
+        ("client-credentials", client_id("nobody"), vec![SECRET], "invalid_client"),
+        ("client-credentials", client_id("restricted"), vec![SECRET], "unauthorized_client"),
+        ("client-credentials", format!("{id}, scope = \"admin\""), vec![SECRET], "invalid_scope"),
+        ("client-credentials", format!("{}, audience = \"other\"", client_id("bound")), vec![SECRET], "invalid_target"),
+        ("password", id, user.to_vec(), "invalid_grant"),
     ];
     for (flow, parameters, secrets, code) in cases {
         let before = calls(&upstream);
-        let broker = start(&upstream, flow, &parameters, "", secrets);
+        let broker = start(&upstream, flow, &parameters, "", &secrets);
         for _ in 0..3 {
             assert_eq!(reason(&broker.get("one").await), Some(Reason::CredentialRejected), "{code}");
             advance(Duration::from_secs(60)).await;
