@@ -6,12 +6,15 @@ use std::time::Duration;
 use token_broker::sandbox::{Route, Settings};
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// More logins than any test here takes.
+const MANY: u64 = 100;
 
 /// Renews until so much time is over. Says how many tokens there were; none was missing in between.
 async fn lived(broker: &Broker, upstream: &Upstream, time: Duration) -> usize {
     let end = upstream.clock.now().mono + time;
     let mut seen = vec![broker.get("one").await.unwrap().token.fingerprint];
     while upstream.clock.now().mono < end {
+        assert!(logins(upstream) < MANY, "it is a loop");
         assert_eq!(broker.renewed("one").await.outcome, "token");
         let fingerprint = broker.get("one").await.unwrap().token.fingerprint;
         if seen.last() != Some(&fingerprint) {
