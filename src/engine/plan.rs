@@ -256,7 +256,7 @@ impl Plan {
     /// Joins the flight, or asks for one, unless a failure that is remembered or a gap forbids it.
     fn wait_for_exchange(&mut self, now: Now, too_soon: Error) -> Answer {
         if let Some(trouble) = self.trouble.as_ref().filter(|trouble| self.is_answered_by(trouble, now)) {
-            let probe = trouble.is_transient() && self.flight == Flight::Grounded;
+            let probe = trouble.is_outage() && self.flight == Flight::Grounded;
             return Answer::Refuse { error: trouble.error(now.mono), probe: probe.then(|| self.rested_at(now)) };
         }
         if self.flight != Flight::Grounded {
@@ -342,7 +342,7 @@ impl Plan {
     /// No back-off, or one that a recovered upstream ends and that has lasted a little.
     fn may_probe(&self, now: Now) -> bool {
         let rested = now.mono >= self.rested_at(now);
-        self.trouble.as_ref().is_none_or(|trouble| now.mono >= trouble.retry_at() || (trouble.is_transient() && rested))
+        self.trouble.as_ref().is_none_or(|trouble| now.mono >= trouble.retry_at() || (trouble.is_outage() && rested))
     }
 
     /// When the last attempt is long enough over for a probe; not before now.

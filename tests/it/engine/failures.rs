@@ -217,6 +217,20 @@ async fn promise_11_the_back_off_grows_and_is_spread() {
     assert_ne!(providers[0].times(), providers[1].times(), "not in step");
 }
 
+/// A wrong secret looks like that at an API that says so with a success, and may be locked for being tried again.
+#[tokio::test(start_paused = true)]
+async fn promise_11_an_answer_that_is_not_understood_is_asked_for_ever_more_rarely() {
+    let (world, upstream, provider) = World::of_one();
+    provider.answers(Outcome::Fails(Failure::Malformed));
+    world.workspace(&upstream, "b");
+    let answers = world.ask_for("a", 20 * MINUTE, ms(500)).await;
+    assert!(answers.iter().all(Result::is_err));
+    let times = provider.times();
+    assert!((20..=32).contains(&times.len()), "{}", times.len());
+    assert!(least_gap(&times[6..]) >= secs(48), "{:?}", least_gap(&times[6..]));
+    assert!(world.get("b").await.is_ok(), "and nobody else pays for it");
+}
+
 #[tokio::test(start_paused = true)]
 async fn promise_11_an_outage_long_over_is_not_held_against_the_first_to_ask() {
     let world = World::new();
