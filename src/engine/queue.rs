@@ -305,7 +305,8 @@ impl Queue {
             return Next::Idle;
         }
         let rested = self.last_probe.map_or(now, |last| last + MIN_RETRY);
-        match rested.max(from).max(self.bucket.ready_at(now, true, 0)) {
+        // What ails one Workspace alone must not use up what is kept for the callers of the others.
+        match rested.max(from).max(self.bucket.ready_at(now, self.is_down(now), 0)) {
             at if at > now => Next::At(at),
             _ => Next::Start(Launch { workspace: workspace.clone(), probe: Some(Probe { last: self.last_probe }) }),
         }

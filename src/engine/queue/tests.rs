@@ -148,6 +148,21 @@ async fn one_workspace_in_trouble_is_not_the_upstream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_workspace_in_trouble_leaves_alone_what_is_kept_for_callers() {
+    let mut rig = Rig::new(10, 100);
+    for _ in 0..100 {
+        rig.queue.want_probe(&name("a"), 1, rig.now);
+        let launches = rig.start();
+        rig.land(&launches, Some(Failure::Unavailable));
+        rig.now += MIN_RETRY;
+    }
+    for workspace in ["b", "c", "d", "e", "f"] {
+        rig.ask(workspace, Urgency::Waiting, 1);
+    }
+    assert_eq!(rig.start().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upstream_that_is_down_gets_one_probe_at_a_time() {
     let mut rig = Rig::down();
     assert_eq!(rig.queue.outlook(rig.now), Outlook::Down);
