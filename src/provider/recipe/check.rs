@@ -55,6 +55,9 @@ pub enum Stage {
     Switch,
 }
 
+/// What travels with a token: names, and where each is in an answer.
+type Companions = Vec<(String, super::Path)>;
+
 /// Collects.
 struct Checking<'a> {
     recipe: &'a Recipe,
@@ -94,6 +97,16 @@ impl Recipe {
     /// Whether no answer says how long a token lives, so that the configuration must (`token_lifetime`).
     pub fn needs_lifetime(&self) -> bool {
         self.last_steps().any(|(_, step)| step.answer.expiry.is_empty())
+    }
+
+    /// Whether what it hands out travels as what the other does, with the same companions, and is known to be of the
+    /// tenant in the same way: whether a token of the one may stand for one of the other.
+    pub fn hands_out_as(&self, other: &Self) -> bool {
+        fn companions(recipe: &Recipe) -> impl Iterator<Item = (&Companions, &Companions)> {
+            recipe.last_steps().map(|(_, step)| (&step.answer.extra_headers, &step.answer.attributes))
+        }
+        (&self.presentation, &self.tenant) == (&other.presentation, &other.tenant)
+            && companions(self).eq(companions(other))
     }
 
     /// The secret of this name.
