@@ -153,7 +153,8 @@ async fn read_body(mut answer: reqwest::Response) -> Result<Bytes, Cause> {
     if announced > MAX_BODY as u64 {
         return Err(Cause::TooLarge);
     }
-    let mut body = Zeroizing::new(Vec::with_capacity(4096));
+    // As large as it may become: one that grew would leave copies of a token behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
     while let Some(chunk) = answer.chunk().await.map_err(|error| Cause::of(&error))? {
         if body.len() + chunk.len() > MAX_BODY {
             return Err(Cause::TooLarge);

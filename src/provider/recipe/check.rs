@@ -175,8 +175,19 @@ impl<'a> Checking<'a> {
 
     /// A refresh token that comes must be one that is used, and the other way round.
     fn grants(&mut self) {
-        if self.recipe.refresh.is_some() && self.recipe.login.answer.refresh_token.is_none() {
+        let recipe = self.recipe;
+        if recipe.refresh.is_some() && recipe.login.answer.refresh_token.is_none() {
             self.problem("login.answer.refresh_token", "is missing: the refresh would have nothing to send");
+        }
+        let is_used = |stage| match stage {
+            Stage::Login | Stage::Refresh => recipe.refresh.is_some() || recipe.secret(REFRESH_TOKEN).is_some(),
+            Stage::Switch => false,
+        };
+        for (stage, _) in recipe.steps().filter(|(_, step)| step.answer.refresh_token.is_some()) {
+            if !is_used(stage) {
+                let at = format!("{}.answer.refresh_token", stage.as_str());
+                self.problem(at, "would never be used: there is no refresh that sends it");
+            }
         }
     }
 
