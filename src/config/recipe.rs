@@ -47,8 +47,8 @@ pub struct Flow {
     pub recipe: Arc<Recipe>,
 }
 
-/// The flows of a kind that a section describes, in the order of their names. Those with problems are left out. The section's
-/// `failures` are those of all of them.
+/// The flows of a kind that a section describes, in the order of their names. Those with problems are left out. The
+/// section's `failures` are those of all of them.
 pub(super) fn flows(section: &mut Section<'_, '_>, kind: &'static str) -> Vec<Arc<Flow>> {
     let failures = answer::rules(section);
     let entries = section.entries("flows", EXPECTED_FLOWS);

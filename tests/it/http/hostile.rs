@@ -1,6 +1,6 @@
-//! Upstreams that send without end, or hardly at all. The bounded form runs with every `cargo test`, in this process and
-//! with short deadlines; `TOKEN_BROKER_HOLDS=full` (`soak/hostile-upstream.sh`) gives each case a process of its own and
-//! 10 GB to send, and judges times and memory.
+//! Upstreams that send without end, or hardly at all. The bounded form runs with every `cargo test`, in this process
+//! and with short deadlines; `TOKEN_BROKER_HOLDS=full` (`soak/hostile-upstream.sh`) gives each case a process of its
+//! own and 10 GB to send, and judges times and memory.
 //!
 //! What counts is told by the other side: how many bytes the upstream got rid of before the client closed the
 //! connection. That includes what lay in the system's buffers.
