@@ -117,11 +117,6 @@ impl Client {
         Instant::now() + self.timeout
     }
 
-    /// One attempt with a deadline of its own.
-    pub async fn send(&self, request: Request) -> Result<Response, SendError> {
-        self.send_by(request, self.deadline()).await
-    }
-
     /// One attempt, over at the deadline at the latest, the body included. Several requests of one attempt share one.
     pub async fn send_by(&self, request: Request, deadline: Instant) -> Result<Response, SendError> {
         if self.check_url(&request.url).is_err() {
@@ -177,11 +172,6 @@ impl Request {
     /// A `POST` without a body so far. JSON is asked for.
     pub fn post(url: Url) -> Self {
         Self { method: Method::POST, body: Some(Bytes::new()), ..Self::get(url) }
-    }
-
-    /// A `POST` of a JSON document.
-    pub fn post_json(url: Url, body: Zeroizing<Vec<u8>>) -> Self {
-        Self::post(url).with_body(JSON, body)
     }
 
     /// The body, and what it is.

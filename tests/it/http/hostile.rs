@@ -245,8 +245,9 @@ async fn bounded(upstream: &Upstream, case: &Case) -> (End, u64) {
 }
 
 async fn ask(client: &Client, url: &str) -> Result<Response, SendError> {
-    let request = Request::post_json(Url::parse(url).unwrap(), Zeroizing::new(b"{\"secret\":\"hunter2\"}".to_vec()));
-    client.send(request).await
+    let request = Request::post(Url::parse(url).unwrap())
+        .with_body("application/json", Zeroizing::new(b"{\"secret\":\"hunter2\"}".to_vec()));
+    client.send_by(request, client.deadline()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
