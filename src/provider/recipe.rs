@@ -28,7 +28,8 @@ pub struct Recipe {
     /// `refresh_token`. When it is refused, the login follows in the same attempt.
     pub refresh: Option<Refresh>,
     /// A second request that makes of the token another one (emnify's Workspace switch). Its templates may use `token`.
-    /// The token and its life are then those of this answer; a refresh token is that of the login.
+    /// The token, its life and what travels with it are then those of this answer alone; a refresh token is that of
+    /// the login.
     pub switch: Option<Step>,
     /// How the token travels in requests to the API.
     pub presentation: Presented,
