@@ -23,3 +23,5 @@ mod provider;
 mod sandbox;
 #[cfg(test)]
 mod shell;
+#[cfg(test)]
+mod upstreams;

@@ -4,6 +4,7 @@ mod bad;
 mod contents;
 #[cfg(target_os = "linux")]
 mod early;
+mod flows;
 mod secrets;
 
 use super::{Files, PATIENCE, SECRET, Serving, Upstream, WORKSPACE};
