@@ -3,7 +3,8 @@
 //! Promises, each a test:
 //! * One attempt per call: no redirect is followed, nothing is retried, no proxy but the configured one is used.
 //! * https only, unless the host is loopback or listed in `allow_private`; roots are bundled or the configured ones.
-//! * It connects only to addresses it has checked itself: what a name resolves to is judged at the moment of connecting.
+//! * It connects only to addresses it has checked itself: what a name resolves to is judged at the moment of
+//!   connecting.
 //! * Every call ends at its deadline, whatever the upstream sends or withholds; a body above [`MAX_BODY`] is cut off.
 //! * A connection serves one exchange and is closed; secret headers are marked sensitive; no referer is sent.
 //!
@@ -116,11 +117,6 @@ impl Client {
         Instant::now() + self.timeout
     }
 
-    /// One attempt with a deadline of its own.
-    pub async fn send(&self, request: Request) -> Result<Response, SendError> {
-        self.send_by(request, self.deadline()).await
-    }
-
     /// One attempt, over at the deadline at the latest, the body included. Several requests of one attempt share one.
     pub async fn send_by(&self, request: Request, deadline: Instant) -> Result<Response, SendError> {
         if self.check_url(&request.url).is_err() {
@@ -153,7 +149,8 @@ async fn read_body(mut answer: reqwest::Response) -> Result<Bytes, Cause> {
     if announced > MAX_BODY as u64 {
         return Err(Cause::TooLarge);
     }
-    let mut body = Zeroizing::new(Vec::with_capacity(4096));
+    // As large as it may become: one that grew would leave copies of a token behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
     while let Some(chunk) = answer.chunk().await.map_err(|error| Cause::of(&error))? {
         if body.len() + chunk.len() > MAX_BODY {
             return Err(Cause::TooLarge);
@@ -175,11 +172,6 @@ impl Request {
     /// A `POST` without a body so far. JSON is asked for.
     pub fn post(url: Url) -> Self {
         Self { method: Method::POST, body: Some(Bytes::new()), ..Self::get(url) }
-    }
-
-    /// A `POST` of a JSON document.
-    pub fn post_json(url: Url, body: Zeroizing<Vec<u8>>) -> Self {
-        Self::post(url).with_body(JSON, body)
     }
 
     /// The body, and what it is.

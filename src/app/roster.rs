@@ -73,11 +73,11 @@ pub(super) fn rehearse_whole(config: Config) -> Result<(), Problems> {
     Problems::new(problems).map_or(Ok(()), Err)
 }
 
-fn exchange_of(reached: &Arc<exchange::Upstream>, flow: &Flow, fields: Fields) -> Result<Exchange, String> {
+pub(super) fn exchange_of(reached: &Arc<exchange::Upstream>, flow: &Flow, fields: Fields) -> Result<Exchange, String> {
     Exchange::new(Arc::clone(reached), Arc::clone(&flow.recipe), fields).map_err(|error| error.to_string())
 }
 
-fn problem_of(position: usize, place: Place, text: String) -> Problem {
+pub(super) fn problem_of(position: usize, place: Place, text: String) -> Problem {
     Problem { key: format!("workspaces[{position}]"), place, text }
 }
 

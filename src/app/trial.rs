@@ -1,7 +1,7 @@
 //! One exchange without a broker around it: for a person who tries an upstream out.
 
 use super::roster;
-use crate::config::{Config, Place, Problem, Problems};
+use crate::config::{Config, Problems, Workspace};
 use crate::provider::exchange::Exchange;
 use crate::provider::exchange::explain::Listener;
 use crate::provider::{FetchError, Fetched};
@@ -31,16 +31,13 @@ impl Trial {
         let found = upstreams.into_iter().enumerate().find(|(_, upstream)| upstream.name == workspace.upstream);
         let Some((at, upstream)) = found else { return Ok(None) };
         let reached = roster::reached(at, &upstream).map_err(Problems::from)?;
-        let exchange = Exchange::new(Arc::new(reached), Arc::clone(&workspace.flow.recipe), workspace.fields);
-        let exchange = exchange.map_err(|error| Problem {
-            key: format!("workspaces[{position}]"),
-            place: Place::Unknown,
-            text: error.to_string(),
-        })?;
+        let Workspace { flow, fields, place, .. } = workspace;
+        let exchange = roster::exchange_of(&Arc::new(reached), &flow, fields);
+        let exchange = exchange.map_err(|text| roster::problem_of(position, place, text))?;
         Ok(Some(Self {
             upstream: upstream.name.as_str().to_owned(),
             kind: upstream.kind.name,
-            flow: workspace.flow.name.clone(),
+            flow: flow.name.clone(),
             base_url: upstream.base_url,
             exchange,
         }))

@@ -88,7 +88,8 @@ pub enum UpstreamChange {
 pub enum WorkspaceChange {
     /// It is new.
     Added,
-    /// It is bound to another upstream, takes another flow or gives other parameters: its tokens are for something else.
+    /// It is bound to another upstream or another kind of one, takes another flow or gives other parameters, or its
+    /// tokens are to travel or to be told apart in another way: the one in hand is for something else.
     Rebound,
     /// For the same as before; what is given differs, the rest stays.
     Changed {
@@ -281,8 +282,13 @@ impl WorkspaceStanding {
         }
     }
 
+    /// What a token is for.
+    fn binding(&self) -> (&UpstreamName, &'static str, &str, Mark) {
+        (&self.upstream, self.flow.kind, &self.flow.name, self.purpose)
+    }
+
     fn change_to(&self, next: &Self) -> Option<WorkspaceChange> {
-        if (&self.upstream, &self.flow.name, self.purpose) != (&next.upstream, &next.flow.name, next.purpose) {
+        if self.binding() != next.binding() || !self.flow.recipe.hands_out_as(&next.flow.recipe) {
             return Some(WorkspaceChange::Rebound);
         }
         let credential = self.credential != next.credential;

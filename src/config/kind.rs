@@ -100,7 +100,8 @@ impl Preset {
             life.map_err(|text| root.problem_with("lives", text)).ok()
         });
         let lives = lives.collect();
-        Kind { name: self.name, url, budget: upstream::budget(root, None), lives, flows: recipe::flows(root) }
+        let (name, budget) = (self.name, upstream::budget(root, None));
+        Kind { name, url, budget, lives, flows: recipe::flows(root, name) }
     }
 }
 

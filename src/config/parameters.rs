@@ -1,10 +1,8 @@
 //! Parameters: names and choices that are no secret, as an upstream or a Workspace gives them.
 
 use super::reader::{Entry, Section, Value, shown, unknown};
+use crate::provider::exchange::MAX_PARAMETER;
 use std::collections::BTreeMap;
-
-/// The longest value, in bytes.
-const LONGEST: usize = 4 * 1024;
 
 const EXPECTED: &str = "a table of texts and whole numbers";
 
@@ -29,9 +27,9 @@ pub(super) fn read(section: &mut Section<'_, '_>, key: &str, known: Option<&[&st
 }
 
 fn value(value: Value<'_>) -> Result<String, String> {
-    let expected = format!("a text of one line, at most {LONGEST} bytes, or a whole number");
+    let expected = format!("a text of one line, at most {MAX_PARAMETER} bytes, or a whole number");
     match value {
-        Value::Text(text) if (1..=LONGEST).contains(&text.len()) && !text.chars().any(char::is_control) => {
+        Value::Text(text) if (1..=MAX_PARAMETER).contains(&text.len()) && !text.chars().any(char::is_control) => {
             Ok(text.to_owned())
         }
         Value::Integer(Some(number)) => Ok(number.to_string()),

@@ -39,15 +39,17 @@ const EXPECTED_FLOWS: &str = "tables, one for each flow by its name";
 /// A way to get tokens, with its name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Flow {
+    /// The kind of upstream that it belongs to: flows of two kinds may have one name.
+    pub kind: &'static str,
     /// What Workspaces call it.
     pub name: String,
     /// The way itself, shared by all that go it.
     pub recipe: Arc<Recipe>,
 }
 
-/// The flows that a section describes, in the order of their names. Those with problems are left out. The section's
-/// `failures` are those of all of them.
-pub(super) fn flows(section: &mut Section<'_, '_>) -> Vec<Arc<Flow>> {
+/// The flows of a kind that a section describes, in the order of their names. Those with problems are left out. The
+/// section's `failures` are those of all of them.
+pub(super) fn flows(section: &mut Section<'_, '_>, kind: &'static str) -> Vec<Arc<Flow>> {
     let failures = answer::rules(section);
     let entries = section.entries("flows", EXPECTED_FLOWS);
     let flows = entries.into_iter().filter_map(|Entry { name, item }| {
@@ -59,7 +61,7 @@ pub(super) fn flows(section: &mut Section<'_, '_>) -> Vec<Arc<Flow>> {
         }
         let mut section = section.reading.item(path, item, FLOW_KEYS)?;
         let recipe = recipe(&mut section, &failures)?;
-        Some(Arc::new(Flow { name: name.to_owned(), recipe: Arc::new(recipe) }))
+        Some(Arc::new(Flow { kind, name: name.to_owned(), recipe: Arc::new(recipe) }))
     });
     flows.collect()
 }

@@ -5,6 +5,7 @@
 use super::files::LARGEST_FILE;
 use super::reader::{Reading, Section, Value};
 use super::scalar::text;
+use crate::provider::exchange::MAX_SECRET;
 use crate::secret::LongLivedSecret;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::{HashMap, HashSet};
@@ -15,9 +16,6 @@ use zeroize::Zeroizing;
 
 /// The keys of a secret source.
 pub(super) const KEYS: &[&str] = &["file", "key", "env"];
-
-/// The longest secret, in bytes.
-const LONGEST_SECRET: usize = 16 * 1024;
 
 /// For what is cut off around it.
 const SLACK: usize = 64;
@@ -90,7 +88,7 @@ impl SecretFiles {
         match source {
             Source::File(file) => {
                 let file = reading.base_dir.join(file);
-                let content = self.content(reading, path, &file, LONGEST_SECRET + SLACK)?;
+                let content = self.content(reading, path, &file, MAX_SECRET + SLACK)?;
                 form.checked(&content).map(Some)
             }
             Source::Key(file, key) => {
@@ -290,7 +288,7 @@ impl Form {
         if secret.is_empty() {
             return Err("the secret is empty".to_owned());
         }
-        if secret.len() > LONGEST_SECRET {
+        if secret.len() > MAX_SECRET {
             return Err("the secret is longer than 16 KiB".to_owned());
         }
         let is_pem = secret.starts_with("-----BEGIN ");
@@ -341,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_one_printable_line() {
-        for good in ["abc", "abc\n", "abc\r\n", "\nabc\n\n", "a b", "a  b c", &"x".repeat(LONGEST_SECRET)] {
+        for good in ["abc", "abc\n", "abc\r\n", "\nabc\n\n", "a b", "a  b c", &"x".repeat(MAX_SECRET)] {
             assert!(Form::Word.checked(good).is_ok(), "{good:?}");
             assert!(Form::Any.checked(good).is_ok(), "{good:?}");
             assert!(Form::PrivateKey.checked(good).is_err(), "{good:?}");
@@ -358,7 +356,7 @@ mod tests {
             "\u{feff}abc",
             "a\0",
             "{\"a\": \"b\"}",
-            &"x".repeat(LONGEST_SECRET + 1),
+            &"x".repeat(MAX_SECRET + 1),
         ] {
             assert!(Form::Word.checked(bad).is_err(), "{bad:?}");
             assert!(Form::Any.checked(bad).is_err(), "{bad:?}");

@@ -154,7 +154,7 @@ fn offer(section: &mut Section<'_, '_>, name: Option<UpstreamName>, kind: &'stat
 }
 
 fn described_flows(section: &mut Section<'_, '_>) -> Vec<Arc<Flow>> {
-    let flows = recipe::flows(section);
+    let flows = recipe::flows(section, kind::DESCRIBED);
     if !section.has("flows") {
         section.problem_with("flows", "is missing; expected a table for each flow, such as [upstreams.flows.login]");
     }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// Runs an upstream until the drain: fires its timers and starts what its queue allows.
 pub(super) async fn drive(engine: Engine, dispatch: Arc<Dispatch>) {
@@ -124,6 +125,8 @@ impl Flight {
         let limit = self.time_limit();
         // Within the guard from the first call on: a panic that gets past it would keep the flight's place for ever.
         let exchange = AssertUnwindSafe(async { provider.exchange().await }).catch_unwind();
+        // The provider does not know whose exchange it makes; whoever reads its lines must.
+        let exchange = exchange.instrument(tracing::warn_span!("exchange", workspace.name = %self.entry.name));
         if cancel.is_cancelled() {
             // Before its first step: a credential that was replaced or withdrawn is not even sent.
             return self.called_off();

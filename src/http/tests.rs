@@ -168,8 +168,9 @@ async fn server() -> (SocketAddr, JoinSet<()>, Arc<Mutex<usize>>) {
 }
 
 async fn post(client: &Client, url: String) -> Result<u16, SendError> {
-    let request = Request::post_json(Url::parse(&url).unwrap(), Zeroizing::new(b"{}".to_vec()));
-    client.send(request).await.map(|response| response.head.status)
+    let request =
+        Request::post(Url::parse(&url).unwrap()).with_body("application/json", Zeroizing::new(b"{}".to_vec()));
+    client.send_by(request, client.deadline()).await.map(|response| response.head.status)
 }
 
 #[tokio::test]
@@ -226,7 +227,8 @@ async fn forbidden_addresses_are_dropped_from_a_mixed_answer() {
 fn what_holds_secrets_shows_none() {
     let url = Url::parse("https://cdn.emnify.net/").unwrap();
     let secret = || Zeroizing::new(b"hunter2".to_vec());
-    let request = Request::post_json(url, secret()).with_secret_header("x-api-key", secret()).unwrap();
+    let request =
+        Request::post(url).with_body("application/json", secret()).with_secret_header("x-api-key", secret()).unwrap();
     let response = Response { head: Head::new(200, &HeaderMap::new()), body: Bytes::from_static(b"hunter2") };
     assert!(!format!("{request:?} {response:?}").contains("hunter2"));
     assert!(request.headers.get("x-api-key").unwrap().is_sensitive());

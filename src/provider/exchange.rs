@@ -18,6 +18,8 @@ mod read;
 mod sign;
 mod write;
 
+pub use given::{MAX_PARAMETER, MAX_SECRET};
+
 use crate::http::{self, Client};
 use crate::lifetime::Bounds;
 use crate::provider::recipe::{Body, Expiry, Recipe, Stage};
@@ -147,7 +149,11 @@ impl Exchange {
             let written = write::endpoint(&step.request, &env, &self.upstream.base).and_then(|url| {
                 self.upstream.client.check_url(&url)?;
                 let endpoint = url.to_string();
-                Draft::new(&step.request, &Env { endpoint: &endpoint, ..env }, url)?.into_request()
+                let env = Env { endpoint: &endpoint, ..env };
+                if let (Some(assertion), Some(signer)) = (&step.request.assertion, self.signer(stage)) {
+                    signer.unsigned(assertion, &env, 0)?;
+                }
+                Draft::new(&step.request, &env, url)?.into_request()
             });
             written.map_err(|error| unwritten(stage, error))?;
             for expiry in &step.answer.expiry {

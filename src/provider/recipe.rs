@@ -28,7 +28,8 @@ pub struct Recipe {
     /// `refresh_token`. When it is refused, the login follows in the same attempt.
     pub refresh: Option<Refresh>,
     /// A second request that makes of the token another one (emnify's Workspace switch). Its templates may use `token`.
-    /// The token and its life are then those of this answer; a refresh token is that of the login.
+    /// The token, its life and what travels with it are then those of this answer alone; a refresh token is that of
+    /// the login.
     pub switch: Option<Step>,
     /// How the token travels in requests to the API.
     pub presentation: Presented,
@@ -159,20 +160,38 @@ pub(crate) enum Algorithm {
     EdDsa,
 }
 
-/// The algorithm of this name.
-pub(crate) fn algorithm_of(name: &str) -> Option<Algorithm> {
-    Some(match name {
-        "RS256" => Algorithm::Rs256,
-        "RS384" => Algorithm::Rs384,
-        "RS512" => Algorithm::Rs512,
-        "PS256" => Algorithm::Ps256,
-        "PS384" => Algorithm::Ps384,
-        "PS512" => Algorithm::Ps512,
-        "ES256" => Algorithm::Es256,
-        "ES384" => Algorithm::Es384,
-        "EdDSA" => Algorithm::EdDsa,
-        _ => return None,
-    })
+impl Algorithm {
+    const ALL: [Self; 9] = [
+        Self::Rs256,
+        Self::Rs384,
+        Self::Rs512,
+        Self::Ps256,
+        Self::Ps384,
+        Self::Ps512,
+        Self::Es256,
+        Self::Es384,
+        Self::EdDsa,
+    ];
+
+    /// The algorithm of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
+
+    /// What it is called in the header of a JWT.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::EdDsa => "EdDSA",
+        }
+    }
 }
 
 /// A JWT that the broker signs to prove that it has a key (RFC 7523; GitHub Apps).
@@ -205,7 +224,8 @@ pub struct Answer {
     /// What else must hold of a success; an answer of which it does not is a failure like any other.
     pub when: Vec<Condition>,
     /// What failures mean: the first that fits. Where none fits, the status decides by itself: 400, 401, 403, 422
-    /// rejected; 429 throttled; 404, 408, 5xx unavailable; a success status without the success malformed; the rest malformed.
+    /// rejected; 429 throttled; 404, 408, 5xx unavailable; a success status without the success malformed; the rest
+    /// malformed.
     pub failures: Vec<Rule>,
     /// Where the token is.
     pub token: Source,

@@ -458,6 +458,8 @@ fn the_example_is_valid() {
     let directory = directory(&[
         ("token-broker.toml", include_str!("../../examples/token-broker.toml")),
         ("secrets/fleet-europe", "token-1\n"),
+        ("secrets/billing-reports", "secret-1\n"),
+        ("secrets/depot-north", "key-1\n"),
         ("secrets/customers.toml", "\"customers/blue\" = \"token-2\"\n\"customers/green\" = \"token-3\"\n"),
     ]);
     let path = directory.path().join("token-broker.toml");
@@ -474,5 +476,15 @@ fn the_example_is_valid() {
       if tokens live 4h: logins per hour when all are in use: 2 (1% of the budget); Workspaces that the budget carries at renew_at 0.5: 1800
       if tokens live 7d: logins per hour when all are in use: 1 (1% of the budget); Workspaces that the budget carries at renew_at 0.5: 75600
       cold start: 3 logins take about 0s by the budget
+    upstream billing (oauth2, https://login.example.com/oauth2/token/): Workspaces: 1
+      Workspaces by flow: client-credentials: 1, client-credentials-body: 0, jwt-bearer: 0, password: 0, private-key-jwt: 0, refresh-token: 0, rotating-refresh-token: 0, token-exchange: 0
+      budget: 60 logins per 5m: 15 at once, of which 3 are kept for waiting callers, then 540 per hour
+      if tokens live 1h: logins per hour when all are in use: 2 (1% of the budget); Workspaces that the budget carries at renew_at 0.5: 270
+      cold start: 1 logins take about 0s by the budget
+    upstream depot (http, https://api.depot.example.com/): Workspaces: 1
+      Workspaces by flow: session: 1
+      budget: 60 logins per 5m: 15 at once, of which 3 are kept for waiting callers, then 540 per hour
+      how long tokens live, and so how many logins they take, is learnt only at run time
+      cold start: 1 logins take about 0s by the budget
     "##);
 }

@@ -34,8 +34,9 @@ fn options() -> Options {
 
 async fn post(options: &Options, url: &str) -> Result<Response, SendError> {
     let body = Zeroizing::new(b"{\"secret\":\"hunter2\"}".to_vec());
-    let request = Request::post_json(Url::parse(url).unwrap(), body);
-    Client::new(options).unwrap().send(request).await
+    let request = Request::post(Url::parse(url).unwrap()).with_body("application/json", body);
+    let client = Client::new(options).unwrap();
+    client.send_by(request, client.deadline()).await
 }
 
 async fn listen() -> (TcpListener, u16) {
@@ -106,8 +107,9 @@ async fn a_connection_serves_one_exchange() {
     let url = format!("http://127.0.0.1:{port}/");
     let client = Client::new(&options()).unwrap();
     for _ in 0..2 {
-        let request = Request::post_json(Url::parse(&url).unwrap(), Zeroizing::new(b"{}".to_vec()));
-        let both = async { tokio::join!(client.send(request), serve_one(&listener, OK)) };
+        let request =
+            Request::post(Url::parse(&url).unwrap()).with_body("application/json", Zeroizing::new(b"{}".to_vec()));
+        let both = async { tokio::join!(client.send_by(request, client.deadline()), serve_one(&listener, OK)) };
         let (response, _request) = tokio::time::timeout(LIMIT, both).await.unwrap();
         assert_eq!(response.unwrap().head.status, 200);
     }

@@ -7,11 +7,11 @@
 //! * `case.toml`: what would stand in a configuration. `[upstream]` is the table of the upstream without its name, with
 //!   `{server}` for the address of the server that answers; `[workspace]` that of the Workspace without its name, its
 //!   upstream and its credential; `[credential]` the secrets themselves, which the test puts into files. A secret
-//!   `generated:rsa` or `generated:p256` is a key that is made for the run. `exchanges` says how often the credential is
-//!   exchanged, by one provider: once, if nothing is said.
+//!   `generated:rsa` or `generated:p256` is a key that is made for the run. `exchanges` says how often the credential
+//!   is exchanged, by one provider: once, if nothing is said.
 //! * What came, for each request: `head.json` (status and headers) and `body` (absent: empty); or `raw`, all bytes of
-//!   the answer as they are on the wire. Instead of a large `body` or `raw` there is `body.made.json`: an array of texts,
-//!   of `{"repeat": …, "times": …}` and of `{"header": …, "jwt": …}` (a JWT without signature).
+//!   the answer as they are on the wire. Instead of a large `body` or `raw` there is `body.made.json`: an array of
+//!   texts, of `{"repeat": …, "times": …}` and of `{"header": …, "jwt": …}` (a JWT without signature).
 //! * `sent.http`: the request that is expected; `provider/sent.rs` says what is written down of it.
 //! * `expected.json`: what the broker makes of it, `provider/case.rs` says in which words; an array where there is more
 //!   than one exchange.

@@ -142,6 +142,55 @@ fn a_description_a_flow_and_parameters_count_where_they_are_used() {
     }
 }
 
+/// Two kinds whose flows have one name, and take the same.
+#[test]
+fn another_kind_of_upstream_drops_the_token_though_its_flow_has_the_same_name() {
+    let of_kind = |kind: &str| {
+        let text = format!(
+            "[[upstreams]]\nname = \"own\"\nkind = \"{kind}\"\nurl = \"https://api.example\"\n\
+             [[workspaces]]\nname = \"a\"\nupstream = \"own\"\n\
+             credential = {{ username = {{ env = \"A\" }}, password = {{ env = \"A\" }} }}\n"
+        );
+        Config::parse(&text, Path::new("."), &[("A", SECRET)].into_iter().collect()).unwrap()
+    };
+    let becomes = |after: &str| changes(&of_kind("1nce"), &of_kind(after)).workspaces.get("a").copied();
+    assert_eq!(of_kind("1nce").workspaces[0].flow.name, of_kind("wyvern").workspaces[0].flow.name);
+    assert_eq!(becomes("wyvern"), Some(WorkspaceChange::Rebound));
+    assert_eq!(becomes("1nce"), None);
+}
+
+#[test]
+fn a_token_that_travels_or_is_told_apart_in_another_way_is_dropped() {
+    let of = |flow: &str, answer: &str| {
+        let text = format!(
+            "[[upstreams]]\nname = \"own\"\nkind = \"http\"\nurl = \"https://api.example\"\n\
+             [upstreams.flows.one]\nsecrets = [\"key\"]\nparameters = [\"tenant\"]\n{flow}\n\
+             login.path = \"/token\"\nlogin.json = {{ key = \"{{key}}\", tenant = \"{{tenant}}\" }}\n\
+             login.answer = {{ token = \"token\", expiry = [{{ fixed = \"1h\" }}]{answer} }}\n\
+             [[workspaces]]\nname = \"a\"\nupstream = \"own\"\nparameters = {{ tenant = \"t\" }}\n\
+             credential = {{ key = {{ env = \"A\" }} }}\n"
+        );
+        Config::parse(&text, Path::new("."), &[("A", SECRET)].into_iter().collect()).unwrap()
+    };
+    let rebound = Some(WorkspaceChange::Rebound);
+    let recipe = Some(WorkspaceChange::Changed { credential: false, recipe: true, keep_warm: None });
+    let rows = [
+        ("", "", None),
+        ("presentation = { header = \"authorization\" }", "", None),
+        ("presentation = { header = \"x-token\" }", "", rebound),
+        ("presentation = { scheme = \"Token\" }", "", rebound),
+        ("tenant = { claim = \"tenant\", parameter = \"tenant\" }", "", rebound),
+        ("", ", extra_headers = { x-key = \"key\" }", rebound),
+        ("", ", attributes = { host = \"host\" }", rebound),
+        ("", ", token_type = \"token_type\"", recipe),
+        ("", ", success = [200, 201]", recipe),
+    ];
+    for (flow, answer, expected) in rows {
+        let changes = changes(&of("", ""), &of(flow, answer));
+        assert_eq!(changes.workspaces.get("a").copied(), expected, "{flow} {answer}");
+    }
+}
+
 #[test]
 fn a_description_that_nobody_here_follows_changes_nothing() {
     let before = described("{ fixed = \"1h\" }", "", "flow = \"two\"");

@@ -99,15 +99,20 @@ impl<'a> Attempt<'a> {
             }
             return outcome;
         }
-        if let Some(newer) = memory.grant() {
-            let outcome = self.login_with(Some(newer.expose())).await;
-            if !matches!(&outcome, Err(error) if error.kind == Failure::Rejected) {
-                return outcome;
-            }
-            tracing::debug!("the newer refresh token is refused: the configured one follows");
-            drop(memory.take());
+        let Some(newer) = memory.grant() else {
+            return self.login_with(None).await;
+        };
+        let outcome = self.login_with(Some(newer.expose())).await;
+        if !matches!(&outcome, Err(error) if error.kind == Failure::Rejected) {
+            return outcome;
         }
-        self.login_with(None).await
+        // Kept until the configured one is proven to be better: it may be the client that is refused.
+        tracing::debug!("the newer refresh token is refused: the configured one follows");
+        let outcome = self.login_with(None).await;
+        if outcome.is_ok() {
+            memory.forget(&newer);
+        }
+        outcome
     }
 
     /// A login whose credential is a refresh token: this one, or the one that is configured.

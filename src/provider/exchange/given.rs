@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The longest secret that is sent, in bytes.
-pub(super) const MAX_SECRET: usize = 16 * 1024;
+pub const MAX_SECRET: usize = 16 * 1024;
 /// The longest parameter, in bytes.
-const MAX_PARAMETER: usize = 4 * 1024;
+pub const MAX_PARAMETER: usize = 4 * 1024;
 
 /// The values of one Workspace.
 pub(super) struct Given {

@@ -30,6 +30,12 @@ impl Memory {
         self.lock().grant.take()
     }
 
+    /// This one is of no use, if it is still what is kept.
+    pub(super) fn forget(&self, grant: &Arc<LongLivedSecret>) {
+        let mut kept = self.lock();
+        kept.grant = kept.grant.take().filter(|kept| !Arc::ptr_eq(kept, grant));
+    }
+
     /// A new one takes the place of the old.
     pub(super) fn keep(&self, grant: LongLivedSecret) {
         let mut kept = self.lock();

@@ -4,7 +4,7 @@
 //! shape. Nothing of the upstream's text goes into an outcome but whole numbers and the codes of [`ERROR_CODES`].
 
 use super::expiry::{self, Said};
-use super::given::{Env, MAX_SECRET};
+use super::given::{Env, MAX_PARAMETER, MAX_SECRET};
 use super::json::{self, Node};
 use crate::failure::Failure;
 use crate::http::{Cause, Head, Response, SendError};
@@ -20,8 +20,8 @@ use std::time::Duration;
 
 /// The longest token that is taken, in bytes.
 const MAX_TOKEN: usize = 8 * 1024;
-/// The longest attribute, in bytes.
-const MAX_ATTRIBUTE: usize = 1024;
+/// The longest attribute, in bytes: a `scope` that comes back is as long as the parameter that asked for it may be.
+const MAX_ATTRIBUTE: usize = MAX_PARAMETER;
 
 /// The codes of RFC 6749 §5.2 and its kin that an operator is told by name.
 const ERROR_CODES: &[&str] = &[

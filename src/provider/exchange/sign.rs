@@ -6,7 +6,7 @@
 use super::given::Env;
 use super::write::{Filled, fill_json, to_json};
 use super::{Error, write};
-use crate::provider::recipe::{Algorithm, Assertion, algorithm_of};
+use crate::provider::recipe::{Algorithm, Assertion};
 use crate::secret::LongLivedSecret;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::EncodingKey;
@@ -25,7 +25,7 @@ pub(super) struct Signer {
 impl Signer {
     pub(super) fn new(assertion: &Assertion, env: &Env<'_>, pem: &LongLivedSecret) -> Result<Self, Error> {
         let named = assertion.algorithm.expand(env).ok().flatten();
-        let Some(algorithm) = named.and_then(|name| algorithm_of(&name)) else {
+        let Some(algorithm) = named.and_then(|name| Algorithm::named(&name)) else {
             let name = assertion.algorithm.fields().next().map_or("algorithm", |(name, _)| name);
             return Err(Error::Value { name: name.to_owned(), why: "is no algorithm that the broker signs with" });
         };
@@ -55,15 +55,26 @@ impl Signer {
         env: &Env<'_>,
         now: i64,
     ) -> Result<Zeroizing<String>, write::Error> {
+        let mut jwt = self.unsigned(assertion, env, now)?;
+        let signature = Zeroizing::new(self.signature(jwt.as_bytes()).ok_or(write::Error::Signature)?);
+        jwt.push('.');
+        jwt.push_str(&signature);
+        Ok(jwt)
+    }
+
+    /// The same before it is signed, with room for the signature.
+    pub(super) fn unsigned(
+        &self,
+        assertion: &Assertion,
+        env: &Env<'_>,
+        now: i64,
+    ) -> Result<Zeroizing<String>, write::Error> {
         let header = part(&Filled::Object(self.header(assertion, env)?))?;
         let claims = part(&Filled::Object(claims(assertion, env, now)?))?;
         let mut jwt = Zeroizing::new(String::with_capacity(header.len() + claims.len() + LONGEST_SIGNATURE));
         jwt.push_str(&header);
         jwt.push('.');
         jwt.push_str(&claims);
-        let signature = Zeroizing::new(self.signature(jwt.as_bytes()).ok_or(write::Error::Signature)?);
-        jwt.push('.');
-        jwt.push_str(&signature);
         Ok(jwt)
     }
 
@@ -114,22 +125,6 @@ fn part(value: &Filled<'_>) -> Result<Zeroizing<String>, write::Error> {
     let mut text = Zeroizing::new(String::with_capacity(length));
     URL_SAFE_NO_PAD.encode_string(&*json, &mut text);
     Ok(text)
-}
-
-impl Algorithm {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Rs384 => "RS384",
-            Self::Rs512 => "RS512",
-            Self::Ps256 => "PS256",
-            Self::Ps384 => "PS384",
-            Self::Ps512 => "PS512",
-            Self::Es256 => "ES256",
-            Self::Es384 => "ES384",
-            Self::EdDsa => "EdDSA",
-        }
-    }
 }
 
 impl From<Algorithm> for jsonwebtoken::Algorithm {

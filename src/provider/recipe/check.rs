@@ -55,6 +55,9 @@ pub enum Stage {
     Switch,
 }
 
+/// What travels with a token: names, and where each is in an answer.
+type Companions = Vec<(String, super::Path)>;
+
 /// Collects.
 struct Checking<'a> {
     recipe: &'a Recipe,
@@ -94,6 +97,16 @@ impl Recipe {
     /// Whether no answer says how long a token lives, so that the configuration must (`token_lifetime`).
     pub fn needs_lifetime(&self) -> bool {
         self.last_steps().any(|(_, step)| step.answer.expiry.is_empty())
+    }
+
+    /// Whether what it hands out travels as what the other does, with the same companions, and is known to be of the
+    /// tenant in the same way: whether a token of the one may stand for one of the other.
+    pub fn hands_out_as(&self, other: &Self) -> bool {
+        fn companions(recipe: &Recipe) -> impl Iterator<Item = (&Companions, &Companions)> {
+            recipe.last_steps().map(|(_, step)| (&step.answer.extra_headers, &step.answer.attributes))
+        }
+        (&self.presentation, &self.tenant) == (&other.presentation, &other.tenant)
+            && companions(self).eq(companions(other))
     }
 
     /// The secret of this name.
@@ -162,8 +175,19 @@ impl<'a> Checking<'a> {
 
     /// A refresh token that comes must be one that is used, and the other way round.
     fn grants(&mut self) {
-        if self.recipe.refresh.is_some() && self.recipe.login.answer.refresh_token.is_none() {
+        let recipe = self.recipe;
+        if recipe.refresh.is_some() && recipe.login.answer.refresh_token.is_none() {
             self.problem("login.answer.refresh_token", "is missing: the refresh would have nothing to send");
+        }
+        let is_used = |stage| match stage {
+            Stage::Login | Stage::Refresh => recipe.refresh.is_some() || recipe.secret(REFRESH_TOKEN).is_some(),
+            Stage::Switch => false,
+        };
+        for (stage, _) in recipe.steps().filter(|(_, step)| step.answer.refresh_token.is_some()) {
+            if !is_used(stage) {
+                let at = format!("{}.answer.refresh_token", stage.as_str());
+                self.problem(at, "would never be used: there is no refresh that sends it");
+            }
         }
     }
 

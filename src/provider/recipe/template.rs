@@ -1,4 +1,5 @@
-//! Texts with places for fields: `{name}`, `{name?}`, `{name|sha1-hex}`, `{name|number}`, `{name|path}`; `{{` and `}}` are braces.
+//! Texts with places for fields: `{name}`, `{name?}`, `{name|sha1-hex}`, `{name|number}`, `{name|path}`; `{{` and `}}`
+//! are braces.
 //!
 //! A template is checked when it is made, so that expanding it can only fail for want of a field. What it is expanded
 //! into is measured first and zeroed when it has been dropped: no growing buffer leaves a part of a secret behind.

@@ -73,7 +73,8 @@ fn parse(text: &str) -> Result<Config, String> {
     })
 }
 
-/// Every flow of every kind is taken by a Workspace that gives all that it requires, and by one that gives all it takes.
+/// Every flow of every kind is taken by a Workspace that gives all that it requires, and by one that gives all it
+/// takes.
 #[test]
 fn every_flow_takes_what_it_says() {
     let mut flows = 0;
@@ -174,7 +175,8 @@ fn a_flow_is_chosen_by_the_names_of_the_secrets() {
     }
 }
 
-/// Of which kind, the lines of the Workspace, the secrets of its credential unless it is among the lines, and what is said.
+/// Of which kind, the lines of the Workspace, the secrets of its credential unless it is among the lines, and what is
+/// said.
 const WRONG: &[(&str, &str, &[&str], &str)] = &[
     (
         "emnify",

@@ -1,5 +1,5 @@
-//! Answers and surroundings that point elsewhere. Whatever they say, nobody but the upstream hears from the client: each
-//! place that is pointed to has a listener that counts who comes.
+//! Answers and surroundings that point elsewhere. Whatever they say, nobody but the upstream hears from the client:
+//! each place that is pointed to has a listener that counts who comes.
 
 use super::{LIMIT, OK, another_process, listen, options, passes, post, serve_one};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Upstreams that send without end, or hardly at all. The bounded form runs with every `cargo test`, in this process and
-//! with short deadlines; `TOKEN_BROKER_HOLDS=full` (`soak/hostile-upstream.sh`) gives each case a process of its own and
-//! 10 GB to send, and judges times and memory.
+//! Upstreams that send without end, or hardly at all. The bounded form runs with every `cargo test`, in this process
+//! and with short deadlines; `TOKEN_BROKER_HOLDS=full` (`soak/hostile-upstream.sh`) gives each case a process of its
+//! own and 10 GB to send, and judges times and memory.
 //!
 //! What counts is told by the other side: how many bytes the upstream got rid of before the client closed the
 //! connection. That includes what lay in the system's buffers.
@@ -245,8 +245,9 @@ async fn bounded(upstream: &Upstream, case: &Case) -> (End, u64) {
 }
 
 async fn ask(client: &Client, url: &str) -> Result<Response, SendError> {
-    let request = Request::post_json(Url::parse(url).unwrap(), Zeroizing::new(b"{\"secret\":\"hunter2\"}".to_vec()));
-    client.send(request).await
+    let request = Request::post(Url::parse(url).unwrap())
+        .with_body("application/json", Zeroizing::new(b"{\"secret\":\"hunter2\"}".to_vec()));
+    client.send_by(request, client.deadline()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,11 +1,11 @@
 //! What an upstream may answer in malice or in error, and what is made of it, by a recipe with every part of an answer.
 
 use super::observed::{Capture, PATIENT, captured};
-use super::recipes::{answer, exchange, fields, path, user};
+use super::recipes::{answer, exchange, fields, json, path, post, user};
 use super::script::{Act, script};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use token_broker::provider::Provider as _;
-use token_broker::provider::recipe::{Answer, Expiry, Format, Recipe, Step, Unit};
+use token_broker::provider::recipe::{Answer, Expiry, Format, Recipe, Refresh, Step, Unit};
 
 const DATE: &str = "Date: Tue, 14 Nov 2023 22:13:20 GMT";
 const NOW: i64 = 1_700_000_000;
@@ -26,7 +26,9 @@ fn recipe() -> Recipe {
         attributes: vec![("instance_url".to_owned(), path("instance_url"))],
         ..answer("access_token")
     };
-    Recipe { login: Step { answer: all, ..user().login }, ..user() }
+    let request = post("/refresh", json(&[("refresh", "{refresh_token}")]));
+    let refresh = Refresh { step: Step { request, answer: all.clone() }, single_use: true };
+    Recipe { login: Step { answer: all, ..user().login }, refresh: Some(refresh), ..user() }
 }
 
 fn jwt(header: &str, claims: &str) -> String {
@@ -95,7 +97,10 @@ fn tokens() -> Vec<Case> {
     let none = jwt(r#"{"alg":"None"}"#, r#"{"exp":1800000000}"#);
     let megabyte = jwt(r#"{"alg":"RS256"}"#, &" ".repeat(1_000_000));
     let at_limit = "a".repeat(8 * 1024);
+    let attribute = |length| opaque(&format!(r#","expires_in":3600,"instance_url":"{}""#, "a".repeat(length)));
     vec![
+        ("an attribute of 4 KiB", attribute(4096), Ok(3600)),
+        ("an attribute of more", attribute(4097), Err("malformed")),
         ("unsigned", token(&none, good), Err("malformed")),
         ("a megabyte", token(&megabyte, good), Err("malformed")),
         ("8 KiB", token(&at_limit, good), Ok(3600)),

@@ -1,9 +1,10 @@
 //! What is wrong with a Workspace's fields shows when it is made.
 
+use super::keys;
 use super::observed::PATIENT;
 use super::recipes::{fields, json, loaded, optional, path, post, required, template, user};
 use token_broker::provider::exchange::{Error, Fields};
-use token_broker::provider::recipe::{Body, Expiry, Recipe, Request, Step, Unit};
+use token_broker::provider::recipe::{Body, Expiry, Json, Recipe, Request, Step, Unit};
 
 const BASE: &str = "https://api.example/";
 
@@ -103,13 +104,13 @@ fn what_the_recipe_does_not_allow_is_refused() {
     );
 }
 
-#[test]
-fn a_key_is_read_at_once() {
+/// Signs with the secret `private_key`.
+fn signing(claims: Vec<(String, Json)>) -> Recipe {
     let assertion = token_broker::provider::recipe::Assertion {
         key: "private_key".to_owned(),
         algorithm: template("RS256"),
         header: Vec::new(),
-        claims: Vec::new(),
+        claims,
         lifetime: std::time::Duration::from_secs(60),
         backdate: std::time::Duration::ZERO,
         issued_at: false,
@@ -120,8 +121,25 @@ fn a_key_is_read_at_once() {
     let mut login = user().login;
     login.request = request;
     login.answer.scheme = Some(path("token_type"));
-    let recipe = Recipe { secrets: vec![required("private_key")], login, ..user() };
+    Recipe { secrets: vec![required("private_key")], login, ..user() }
+}
+
+#[test]
+fn a_key_is_read_at_once() {
+    let recipe = signing(Vec::new());
     assert_eq!(recipe.check(), []);
     let error = loaded(BASE, PATIENT, recipe, fields(&[("private_key", "hunter2")], &[])).unwrap_err();
     assert_eq!(error.to_string(), "private_key is no RSA private key in PEM form, of 2048 bits or more");
+}
+
+#[test]
+fn the_claims_of_an_assertion_are_written_at_once() {
+    let claims = vec![("app".to_owned(), Json::Text(template("{app|number}")))];
+    let recipe = Recipe { parameters: vec![required("app")], ..signing(claims) };
+    assert_eq!(recipe.check(), []);
+    let key = keys::secret("generated:rsa");
+    let given = |app| fields(&[("private_key", key.as_str())], &[("app", app)]);
+    assert!(loaded(BASE, PATIENT, recipe.clone(), given("815")).is_ok());
+    let error = loaded(BASE, PATIENT, recipe, given("hunter2")).unwrap_err();
+    assert_eq!(error.to_string(), "app is not a whole number");
 }

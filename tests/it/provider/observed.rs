@@ -23,7 +23,8 @@ pub(super) const PATIENT: Duration = Duration::from_secs(20);
 
 /// Every log line of this thread at TRACE, until this is dropped. The runtime has no other thread.
 pub(super) fn captured(capture: &Capture) -> DefaultGuard {
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(capture.clone());
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(capture.clone());
     subscriber.finish().set_default()
 }
 

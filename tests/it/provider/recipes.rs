@@ -68,10 +68,7 @@ pub(super) fn user() -> Recipe {
     Recipe {
         secrets: vec![required("username"), required("password")],
         parameters: Vec::new(),
-        login: Step {
-            request,
-            answer: Answer { refresh_token: Some(path("refresh_token")), ..answer("access_token") },
-        },
+        login: Step { request, answer: answer("access_token") },
         refresh: None,
         switch: None,
         presentation: Presented { header: "authorization".to_owned(), scheme: "Bearer".to_owned() },

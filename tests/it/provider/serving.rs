@@ -2,6 +2,7 @@
 //! well once.
 
 use super::case::{Case, Expected, kinds};
+use super::observed::{Capture, captured};
 use super::server::Server;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
@@ -57,6 +58,26 @@ async fn stays(good: &Case, bad: &Case) {
     let second = second.unwrap_or_else(|error| panic!("{name}: the token is gone: {error:?}"));
     assert_eq!(second.token.fingerprint, first.token.fingerprint, "{name}");
     assert_eq!(second.source, Source::Cache, "{name}");
+}
+
+/// A provider can't say it: it does not know for whom it asks.
+#[tokio::test]
+async fn the_lines_of_an_exchange_say_whose_it_is() {
+    let named = |case: &&Case| case.path.ends_with("refresh-token-answer-has-a-new-one");
+    let cases = Case::of("oauth2");
+    let case = cases.iter().find(named).unwrap();
+    let server = Server::start(case.answers.clone()).await;
+    let capture = Capture::default();
+    let logs = captured(&capture);
+    let (engine, workspace) = engine(case, &server.url);
+    let call = Call { deadline: Instant::now() + PATIENCE, origin: Origin(0) };
+    engine.get(&workspace, Duration::ZERO, call).await.unwrap();
+    drop(logs);
+    let text = capture.text();
+    for line in ["asks the upstream", "the upstream rotates refresh tokens"] {
+        let line = text.lines().find(|found| found.contains(line)).unwrap_or_else(|| panic!("{line}: {text}"));
+        assert!(line.contains("workspace.name=fixture"), "{line}");
+    }
 }
 
 fn engine(case: &Case, server: &str) -> (Engine, WorkspaceName) {

@@ -19,11 +19,10 @@ const REFUSED: Act = Act::Answer(401, String::new());
 
 /// A login whose refresh tokens are exchanged at `/refresh`.
 fn refreshing(single_use: bool) -> Recipe {
-    let step = Step {
-        request: post("/refresh", json(&[("refresh", "{refresh_token}")])),
-        answer: Answer { refresh_token: Some(path("refresh_token")), ..answer("access_token") },
-    };
-    Recipe { refresh: Some(Refresh { step, single_use }), ..user() }
+    let answer = Answer { refresh_token: Some(path("refresh_token")), ..answer("access_token") };
+    let login = Step { answer: answer.clone(), ..user().login };
+    let step = Step { request: post("/refresh", json(&[("refresh", "{refresh_token}")])), answer };
+    Recipe { login, refresh: Some(Refresh { step, single_use }), ..user() }
 }
 
 fn of_user(script: &Script, recipe: Recipe) -> Exchange {
@@ -191,6 +190,17 @@ async fn a_credential_that_is_replaced_is_used_in_its_newest_form() {
     let sent = ["r0", "r1", "r2", "r2", "r0", "r9"].map(|token| format!(r#"POST /login {{"refresh":"{token}"}}"#));
     assert_eq!(script.requests(), sent);
     assert_eq!(capture.text().matches("needs a store").count(), 1, "said once");
+}
+
+/// Whoever refuses the client has not looked at the refresh token.
+#[tokio::test]
+async fn a_newer_credential_outlives_a_refusal_that_the_configured_one_meets_too() {
+    let refused = Act::Answer(401, r#"{"error":"invalid_client"}"#.to_owned());
+    let script = script(&[token("a", "r1"), refused.clone(), refused, bare("b"), REFUSED, bare("c"), bare("d")]).await;
+    let exchange = exchange(&script.url, PATIENT, rotating(), fields(&[("refresh_token", "r0")], &[]));
+    comes_to(&exchange, &[Ok("a"), Err(Failure::Rejected), Ok("b"), Ok("c"), Ok("d")]).await;
+    let sent = ["r0", "r1", "r0", "r1", "r1", "r0", "r0"];
+    assert_eq!(script.requests(), sent.map(|token| format!(r#"POST /login {{"refresh":"{token}"}}"#)));
 }
 
 #[tokio::test]

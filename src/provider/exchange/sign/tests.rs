@@ -113,7 +113,7 @@ fn the_public_key_verifies_what_was_signed() {
         let public = public(pair.public_key_pem().as_bytes()).unwrap();
         for name in algorithms {
             let signer = made(&pair.serialize_pem(), name).unwrap();
-            let (header, claims) = verified(&signed(&signer), &public, algorithm_of(name).unwrap().into());
+            let (header, claims) = verified(&signed(&signer), &public, Algorithm::named(name).unwrap().into());
             assert_eq!((header.typ.as_deref(), header.kid.as_deref(), header.x5t), (Some("JWT"), Some("me"), None));
             assert_eq!(claims["iss"], "me");
             assert_eq!((claims["exp"].as_i64(), claims["iat"].as_i64()), (Some(NOW + 300), Some(NOW - 60)));

@@ -1,9 +1,8 @@
 //! Requests: which fields stand where.
 
 use super::super::template::{Filter, Part, Template};
-use super::super::{Assertion, Body, Json, Method, Presence, Request};
+use super::super::{Algorithm, Assertion, Body, Json, Method, Presence, Request};
 use super::{ASSERTION, Asked, Checking, ENDPOINT, REFRESH_TOKEN, Stage, TOKEN};
-use crate::provider::recipe::algorithm_of;
 use std::time::Duration;
 
 /// An assertion is for one request, not for a day.
@@ -108,7 +107,7 @@ impl<'a> Checking<'a> {
         }
         self.template(asked, Use::Algorithm, &format!("{at}.algorithm"), &assertion.algorithm);
         if let [Part::Text(name)] = assertion.algorithm.parts()
-            && algorithm_of(name).is_none()
+            && Algorithm::named(name).is_none()
         {
             self.problem(format!("{at}.algorithm"), "is no algorithm that the broker signs with");
         }

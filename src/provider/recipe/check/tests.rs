@@ -151,6 +151,10 @@ const ANSWERS: &[Case] = &[
     ("login.answer.token", |r| r.login.answer.token = Source::Path(Path(Vec::new()))),
     ("login.answer.token", |r| r.login.answer.token = Source::Body),
     ("login.answer.refresh_token", |r| r.login.answer.refresh_token = None),
+    ("login.answer.refresh_token", |r| r.refresh = None),
+    ("switch.answer.refresh_token", |r| {
+        r.switch = r.refresh.as_ref().map(|refresh| refresh.step.clone());
+    }),
     ("login.answer.expiry[0].asked", |r| {
         r.login.answer.expiry = vec![Expiry::Asked("nobody".to_owned(), Unit::Seconds)];
     }),
