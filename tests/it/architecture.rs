@@ -101,6 +101,16 @@ fn the_source_keeps_the_rules() {
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
 
+/// One lock per environment, not one per script: two installations at once into one of them would spoil it.
+#[test]
+fn who_installs_into_the_virtual_environment_holds_its_lock() {
+    for script in ["test.sh", "tests/clients/python/run.sh", "tests/peers/oidc-provider/run.sh"] {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).unwrap();
+        let (before, _) = text.split_once("pip\" install").unwrap_or_else(|| panic!("{script} installs nothing"));
+        assert!(before.contains(">\"$VENV.lock\"") && before.contains("flock 9"), "{script}");
+    }
+}
+
 /// What the rules say of one file.
 fn said_of(path: &str, text: &str) -> Vec<String> {
     offences(&[File::new(path, text)])
