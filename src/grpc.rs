@@ -102,6 +102,8 @@ pub fn routes(parts: Parts) -> Router {
         match tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // What the details of a failure are made of.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
         {
             Ok(service) => services = services.add_service(service.max_decoding_message_size(MAX_REQUEST)),

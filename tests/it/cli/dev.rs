@@ -176,4 +176,16 @@ async fn grpcurl_calls_every_method_through_reflection() {
         assert_eq!(done.code, Some(code), "{method}\n{}\n{}", done.stdout, done.stderr);
         assert!(done.stdout.contains(part), "{method}\n{}\n{}", done.stdout, done.stderr);
     }
+    // The details of a failure are shown by name. 64 and the number of the code is how grpcurl ends then.
+    let failures = [
+        (r#"{"workspace":"Fleet"}"#, 64 + 3, "google.rpc.BadRequest", "REQUEST_INVALID"),
+        (r#"{"workspace":"demo/emnify-revoked"}"#, 64 + 9, "google.rpc.ErrorInfo", "CREDENTIAL_REJECTED"),
+    ];
+    for (request, code, detail, reason) in failures {
+        let method = "tokenbroker.v1.TokenService/GetToken";
+        let done = sh(&format!("grpcurl -plaintext -max-time 30 -d '{request}' {grpc} {method}")).await;
+        assert_eq!(done.code, Some(code), "{request}\n{}\n{}", done.stdout, done.stderr);
+        let shown = done.stderr;
+        assert!(shown.contains(detail) && shown.contains(&format!("\"reason\": \"{reason}\"")), "{request}\n{shown}");
+    }
 }
