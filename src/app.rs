@@ -110,8 +110,9 @@ impl App {
         let history = metrics.register(History::register);
         let drain_timeout = config.server.drain_timeout;
         let [many, few] = connection_limits(&config.server);
-        let grpc = listen(config.server.grpc_listen, Protocol::Http2, many).await?;
-        let probe = listen(config.server.probe_listen, Protocol::Http1, few).await?;
+        let refused = metrics.register(listener::Metrics::register);
+        let grpc = listen(config.server.grpc_listen, Protocol::Http2, many).await?.counting(refused.of("grpc"));
+        let probe = listen(config.server.probe_listen, Protocol::Http1, few).await?.counting(refused.of("probe"));
         let counted = metrics.register(engine::Metrics::register);
         let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
         let rule = config.health;
