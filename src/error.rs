@@ -2,6 +2,7 @@
 //!
 //! Messages are constant per reason: no secret, no upstream body, nothing that a caller without a right could use.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// A failed call.
@@ -19,8 +20,8 @@ pub struct Error {
 /// A field of a request that does not hold what it must.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The field, as the proto names it.
-    pub field: &'static str,
+    /// The field, as the proto names it; one of several as `workspaces[1]`, counted from 0.
+    pub field: Cow<'static, str>,
     /// What is wrong with it.
     pub description: String,
 }
@@ -99,8 +100,8 @@ impl Error {
     }
 
     /// A request whose `field` is wrong.
-    pub fn invalid(field: &'static str, description: impl Into<String>) -> Self {
-        let violation = Violation { field, description: description.into() };
+    pub fn invalid(field: impl Into<Cow<'static, str>>, description: impl Into<String>) -> Self {
+        let violation = Violation { field: field.into(), description: description.into() };
         Self { violation: Some(violation), ..Self::new(Reason::RequestInvalid) }
     }
 }

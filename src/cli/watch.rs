@@ -247,7 +247,7 @@ fn json_line(event: &Event) -> Value {
 
 /// Beside the output: stderr.
 fn say_aside(text: &str) {
-    say(&format!("token-broker: {text}"), 0);
+    say(text, 0);
 }
 
 #[cfg(test)]

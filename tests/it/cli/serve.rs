@@ -109,6 +109,9 @@ async fn the_probes_answer_during_the_drain_and_nobody_else_gets_in() {
     }
     let late = serving.ask("get", &["--timeout", "5s", WORKSPACE]).await;
     assert_eq!(late.code, Some(1), "{}", late.stdout);
+    let health = serving.ask("healthcheck", &["--timeout", "5s"]).await;
+    assert_eq!(health.code, Some(1), "{}", health.stdout);
+    assert!(health.stderr.contains("nobody listens there") && health.stderr.contains("drains"), "{}", health.stderr);
     upstream.control.clear();
     assert_eq!(get.ended().await.code(), Some(0), "{}", get.stderr());
     assert_eq!(serving.process.ended().await.code(), Some(0), "{}", serving.process.stderr());
