@@ -111,6 +111,14 @@ fn who_installs_into_the_virtual_environment_holds_its_lock() {
     }
 }
 
+/// Two pages: who opens the map for the first time reads it whole.
+#[test]
+fn the_map_stays_short() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    let size = (text.lines().count(), text.split_whitespace().count());
+    assert!(size.0 <= 120 && size.1 <= 1_300, "{size:?} lines and words: move what is no map into docs/");
+}
+
 /// What the rules say of one file.
 fn said_of(path: &str, text: &str) -> Vec<String> {
     offences(&[File::new(path, text)])
