@@ -3,8 +3,8 @@
 //!
 //! Promises, each a row of `tests/it/config/urls.rs` or of the tests below:
 //! * https only, unless the host is loopback or listed in `allow_private`.
-//! * What is listed is opened, and nothing beside it: a listed name may lead into private space, but not to a link-local
-//!   or reserved address; whoever wants that must list the address itself.
+//! * What is listed is opened, and nothing beside it: a listed name may lead into private space, but not to a
+//!   link-local or reserved address; whoever wants that must list the address itself.
 //! * A cloud's metadata service is never an upstream, nor a proxy, under any of its names and spellings, listed or not.
 //! * A form that hides an IPv4 address in an IPv6 one is no milder than what it hides.
 //!

@@ -1,7 +1,7 @@
 //! What a person types. Thin: each command is a few lines over the library.
 //!
-//! Output goes to stdout, everything else to stderr, where each line begins with `token-broker: `; only the log and clap's
-//! words on wrong usage have a form of their own. Exit codes: 0 done, 64 wrong usage or configuration, 1 failed.
+//! Output goes to stdout, everything else to stderr, where each line begins with `token-broker: `; only the log and
+//! clap's words on wrong usage have a form of their own. Exit codes: 0 done, 64 wrong usage or configuration, 1 failed.
 
 mod ask;
 mod check_config;
@@ -65,8 +65,8 @@ enum Command {
     },
     /// Follow the tokens of Workspaces: print a line whenever one is renewed or withdrawn, keep a file up to date.
     ///
-    /// Ends with code 0 on SIGINT or SIGTERM, with --once with code 1. While the broker is away it tries again, every 10 seconds at most; only a
-    /// request that the broker will never grant ends it, with code 1.
+    /// Ends with code 0 on SIGINT or SIGTERM, with --once with code 1. While the broker is away it tries again, every
+    /// 10 seconds at most; only a request that the broker will never grant ends it, with code 1.
     Watch {
         #[command(flatten)]
         broker: Broker,
@@ -93,8 +93,8 @@ enum Command {
         /// The configuration file.
         file: PathBuf,
     },
-    /// Make one exchange as the broker would, without a broker, and explain every step. No secret is shown, and the token
-    /// is thrown away. The upstream counts it as a login, and a refused one towards a lockout.
+    /// Make one exchange as the broker would, without a broker, and explain every step. No secret is shown, and the
+    /// token is thrown away. The upstream counts it as a login, and a refused one towards a lockout.
     TryUpstream(try_upstream::Options),
     /// Ask the broker whether it is ready, or whether one of its services or Workspaces serves; the exit code is 0 if
     /// so. For a container's health check.
@@ -184,7 +184,7 @@ fn print(text: impl fmt::Display) -> Result<(), Failure> {
 
 /// Says it on stderr, with whose words these are before each line.
 fn say(text: &str, code: u8) -> ExitCode {
-    let lines: String = text.lines().map(|line| format!("token-broker: {line}\n")).collect();
+    let lines: String = text.lines().flat_map(|line| ["token-broker: ", line, "\n"]).collect();
     match io::stderr().lock().write_all(lines.as_bytes()) {
         // With stderr gone the exit code still tells.
         Ok(()) | Err(_) => ExitCode::from(code),

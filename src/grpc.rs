@@ -1,7 +1,7 @@
 //! The gRPC face: what services call. The wire stops here: only this module and its children name generated types.
 //!
-//! Assembled from the inside out: services, then per call a deadline, a request id, and its metrics. What a message must
-//! hold is checked in `convert`; what a failure looks like is decided in `status`.
+//! Assembled from the inside out: services, then per call a deadline, a request id, and its metrics. What a message
+//! must hold is checked in `convert`; what a failure looks like is decided in `status`.
 
 mod convert;
 mod deadline;

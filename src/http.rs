@@ -3,7 +3,8 @@
 //! Promises, each a test:
 //! * One attempt per call: no redirect is followed, nothing is retried, no proxy but the configured one is used.
 //! * https only, unless the host is loopback or listed in `allow_private`; roots are bundled or the configured ones.
-//! * It connects only to addresses it has checked itself: what a name resolves to is judged at the moment of connecting.
+//! * It connects only to addresses it has checked itself: what a name resolves to is judged at the moment of
+//!   connecting.
 //! * Every call ends at its deadline, whatever the upstream sends or withholds; a body above [`MAX_BODY`] is cut off.
 //! * A connection serves one exchange and is closed; secret headers are marked sensitive; no referer is sent.
 //!

@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn reads_what_emnify_sends() {
         let claims = claims(&token(
-            r#"{"aud":"/api/v1/authentication","esc.app":1,"api_key":"k","esc.org":42,"iss":"x","exp":15400,"iat":1000}"#,
+            r#"{"aud":"/authenticate","esc.app":1,"api_key":"k","esc.org":42,"iss":"x","exp":15400,"iat":1000}"#,
         ))
         .unwrap();
         assert_eq!((claims.exp, claims.iat), (Some(15_400), Some(1_000)));

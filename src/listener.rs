@@ -5,8 +5,8 @@
 //! grace. tonic's own server is not used because it can promise none of this. Must not know what is served.
 //!
 //! One connection goes through: a place → the transport's handshake (none yet: plaintext only; TLS takes the socket in
-//! `admit` and hands on another stream) → the first-bytes deadline → hyper. `docs/limits.md` lists what ends a peer that
-//! exceeds a limit.
+//! `admit` and hands on another stream) → the first-bytes deadline → hyper. `docs/limits.md` lists what ends a peer
+//! that exceeds a limit.
 
 mod admission;
 mod connection;

@@ -99,8 +99,8 @@ pub(super) fn refused(status: &Status) -> Error {
     }
     if is_no_answer(status) {
         text = format!(
-            "no gRPC answer came ({text}); this looks like no gRPC address of a broker, but like that of its probes or of \
-             something else, unless the broker has just ended"
+            "no gRPC answer came ({text}); this looks like no gRPC address of a broker, but like that of its probes or \
+             of something else, unless the broker has just ended"
         );
     }
     Error::Refused { text, passes: passes(status.code()) }

@@ -88,7 +88,8 @@ pub enum UpstreamChange {
 pub enum WorkspaceChange {
     /// It is new.
     Added,
-    /// It is bound to another upstream, takes another flow or gives other parameters: its tokens are for something else.
+    /// It is bound to another upstream, takes another flow or gives other parameters: its tokens are for something
+    /// else.
     Rebound,
     /// For the same as before; what is given differs, the rest stays.
     Changed {

@@ -1,5 +1,5 @@
-//! URLs and hosts as they are written in the configuration. Whether one may be spoken to is judged by [`crate::address`],
-//! as the HTTP client judges it; what is added here is that it must be written as it will be read.
+//! URLs and hosts as they are written in the configuration. Whether one may be spoken to is judged by
+//! [`crate::address`], as the HTTP client judges it; what is added here is that it must be written as it will be read.
 
 use crate::address::{self, Hosts, Objection, proxy_objections, spelling};
 use url::{Host, Url};

@@ -205,7 +205,8 @@ pub struct Answer {
     /// What else must hold of a success; an answer of which it does not is a failure like any other.
     pub when: Vec<Condition>,
     /// What failures mean: the first that fits. Where none fits, the status decides by itself: 400, 401, 403, 422
-    /// rejected; 429 throttled; 404, 408, 5xx unavailable; a success status without the success malformed; the rest malformed.
+    /// rejected; 429 throttled; 404, 408, 5xx unavailable; a success status without the success malformed; the rest
+    /// malformed.
     pub failures: Vec<Rule>,
     /// Where the token is.
     pub token: Source,

@@ -92,6 +92,9 @@ const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "helper", "helpers", "
 /// The most lines of a file, test code left out.
 const MAX_LINES: usize = 450;
 
+/// The widest line, in characters; rustfmt leaves comments and literals as they are.
+const MAX_WIDTH: usize = 120;
+
 #[test]
 fn the_source_keeps_the_rules() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -151,6 +154,14 @@ fn only_lines_outside_of_tests_count() {
     let longer = format!("fn f() {{}}\n{longest}");
     let found = said_of("engine.rs", &longer);
     assert!(found.len() == 1 && found[0].contains("451 lines"), "{found:?}");
+}
+
+#[test]
+fn a_wide_line_is_found_by_its_characters() {
+    let line = |width: usize| format!("\n//{}\n", "→".repeat(width - 2));
+    assert!(said_of("engine.rs", &line(MAX_WIDTH)).is_empty());
+    let found = said_of("engine.rs", &line(MAX_WIDTH + 1));
+    assert_eq!(found, ["src/engine.rs:2: wider than 120 columns; wrap it"]);
 }
 
 #[test]

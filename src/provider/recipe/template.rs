@@ -1,4 +1,5 @@
-//! Texts with places for fields: `{name}`, `{name?}`, `{name|sha1-hex}`, `{name|number}`, `{name|path}`; `{{` and `}}` are braces.
+//! Texts with places for fields: `{name}`, `{name?}`, `{name|sha1-hex}`, `{name|number}`, `{name|path}`; `{{` and `}}`
+//! are braces.
 //!
 //! A template is checked when it is made, so that expanding it can only fail for want of a field. What it is expanded
 //! into is measured first and zeroed when it has been dropped: no growing buffer leaves a part of a secret behind.
@@ -403,7 +404,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_what_was_read(text in "[a-z{}?|/ -]{0,24}|(\\{[a-z_0-9]{1,4}\\??(\\|sha1-hex|\\|path)?\\}|[{]{2}|[}]{2}|x){0,6}") {
+        fn what_is_shown_is_what_was_read(
+            text in "[a-z{}?|/ -]{0,24}|(\\{[a-z_0-9]{1,4}\\??(\\|sha1-hex|\\|path)?\\}|[{]{2}|[}]{2}|x){0,6}"
+        ) {
             if let Ok(template) = Template::parse(&text) {
                 prop_assert_eq!(Template::parse(&template.to_string()), Ok(template));
             }
