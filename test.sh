@@ -62,8 +62,13 @@ need_venv() {
 # Lint and formatting of the schema.
 need_buf() {
   [ "$("$VENV/bin/buf" --version 2>/dev/null)" = "$BUF_VERSION" ] && return
+  # Others install there too, and hold this lock while they do.
+  mkdir -p "$(dirname "$VENV")"
+  exec 9>"$VENV.lock"
+  flock 9
   need_venv
   "$VENV/bin/pip" install --quiet "buf-bin==$BUF_VERSION"
+  exec 9>&-
 }
 
 # The go command to build with: the one at hand, or where that is too old a newer one, which it fetches as a module,

@@ -25,7 +25,7 @@ pub fn router(readiness: Readiness, metrics: Metrics, history: History) -> Route
         .method_not_allowed_fallback(async || StatusCode::NOT_FOUND)
 }
 
-/// 200 or 503; with `?verbose`, followed by what is missing, one per line.
+/// 200 or 503; with `?verbose`, followed by each thing that it depends on and how that stands, one per line.
 async fn ready(State(readiness): State<Readiness>, RawQuery(query): RawQuery) -> Response {
     let (status, mut text) = if readiness.is_ready() {
         (StatusCode::OK, String::from("ok\n"))
@@ -33,9 +33,8 @@ async fn ready(State(readiness): State<Readiness>, RawQuery(query): RawQuery) ->
         (StatusCode::SERVICE_UNAVAILABLE, String::from("not ready\n"))
     };
     if query.as_deref() == Some("verbose") {
-        for reason in readiness.reasons() {
-            text.push_str(reason);
-            text.push('\n');
+        for (name, check) in readiness.checks() {
+            text.extend([name, ": ", check.as_str(), "\n"]);
         }
     }
     (status, text).into_response()

@@ -29,6 +29,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Connections of orchestrators and scrapers at once: anybody may reach that listener, so it must not eat up the file
 /// descriptors, and no single one of them all the places.
@@ -110,8 +111,9 @@ impl App {
         let history = metrics.register(History::register);
         let drain_timeout = config.server.drain_timeout;
         let [many, few] = connection_limits(&config.server);
-        let grpc = listen(config.server.grpc_listen, Protocol::Http2, many).await?;
-        let probe = listen(config.server.probe_listen, Protocol::Http1, few).await?;
+        let refused = metrics.register(listener::Metrics::register);
+        let grpc = listen(config.server.grpc_listen, Protocol::Http2, many).await?.counting(refused.of("grpc"));
+        let probe = listen(config.server.probe_listen, Protocol::Http1, few).await?.counting(refused.of("probe"));
         let counted = metrics.register(engine::Metrics::register);
         let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
         let rule = config.health;
@@ -186,11 +188,14 @@ impl App {
             task = probes.failed() => Some(task),
         };
         readiness.drain();
+        let begun = Instant::now();
         tokio::select! {
             // At the deadline what still runs is dropped. That is what was agreed, and no failure.
-            Ended::Clean | Ended::Cut = supervisor.shutdown(drain_timeout) => {}
+            ended = supervisor.shutdown(drain_timeout) => {
+                tracing::info!(duration_ms = millis(begun.elapsed()), cut = ended == Ended::Cut, "drained");
+            }
             signal = signals.next() => {
-                tracing::warn!(signal, "a second signal ends the drain");
+                tracing::warn!(signal, duration_ms = millis(begun.elapsed()), "a second signal ends the drain");
                 return Err(Error::CutShort);
             }
         }
@@ -232,6 +237,10 @@ fn connection_limits(server: &config::Server) -> [Limits; 2] {
         ..Limits::default()
     };
     listener::fit([many, few])
+}
+
+fn millis(took: Duration) -> u64 {
+    took.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 async fn listen(address: SocketAddr, protocol: Protocol, limits: Limits) -> Result<Listener, Error> {

@@ -68,7 +68,8 @@ impl Broker {
         self.engine.watch(workspaces, Interest::Use, self.origin(caller))
     }
 
-    /// Whether a Workspace is well. `None` if there is none, or the caller may not know: which of the two nobody learns.
+    /// Whether a Workspace is well. `None` if there is none, or the caller may not know: which of the two nobody
+    /// learns.
     pub fn authorise_then_health(&self, caller: &Caller, workspace: &WorkspaceName) -> Option<Health> {
         self.authorise(caller, Action::Health, workspace).ok()?;
         self.engine.health(workspace)

@@ -1,6 +1,7 @@
 //! What a person types. Thin: each command is a few lines over the library.
 //!
-//! Output goes to stdout, everything else to stderr. Exit codes: 0 done, 64 wrong usage or configuration, 1 failed.
+//! Output goes to stdout, everything else to stderr, where each line begins with `token-broker: `; only the log and
+//! clap's words on wrong usage have a form of their own. Exit codes: 0 done, 64 wrong usage or configuration, 1 failed.
 
 mod ask;
 mod check_config;
@@ -64,8 +65,8 @@ enum Command {
     },
     /// Follow the tokens of Workspaces: print a line whenever one is renewed or withdrawn, keep a file up to date.
     ///
-    /// Ends with code 0 on SIGINT or SIGTERM, with --once with code 1. While the broker is away it tries again, every 10 seconds at most; only a
-    /// request that the broker will never grant ends it, with code 1.
+    /// Ends with code 0 on SIGINT or SIGTERM, with --once with code 1. While the broker is away it tries again, every
+    /// 10 seconds at most; only a request that the broker will never grant ends it, with code 1.
     Watch {
         #[command(flatten)]
         broker: Broker,
@@ -137,7 +138,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => say(&text, EXIT_USAGE),
-        Err(Failure::Failed(error)) => say(&format!("token-broker: {error}"), 1),
+        Err(Failure::Failed(error)) => say(&error.to_string(), 1),
     }
 }
 
@@ -181,8 +182,10 @@ fn print(text: impl fmt::Display) -> Result<(), Failure> {
     }
 }
 
+/// Says it on stderr, with whose words these are before each line.
 fn say(text: &str, code: u8) -> ExitCode {
-    match writeln!(io::stderr().lock(), "{text}") {
+    let lines: String = text.lines().flat_map(|line| ["token-broker: ", line, "\n"]).collect();
+    match io::stderr().lock().write_all(lines.as_bytes()) {
         // With stderr gone the exit code still tells.
         Ok(()) | Err(_) => ExitCode::from(code),
     }

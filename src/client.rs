@@ -16,7 +16,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-pub use error::Error;
+pub use error::{Error, Why};
 pub use token::Token;
 pub use watch::{Event, State, Watch};
 
@@ -38,20 +38,22 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects. `timeout` bounds each call.
+    /// Connects. `timeout` bounds each call. Without a scheme the endpoint is taken as `http://`.
     pub async fn connect(endpoint: &str, timeout: Duration) -> Result<Self, Error> {
-        let parsed = Endpoint::from_shared(endpoint.to_owned());
-        let parsed = parsed.map_err(|_invalid| Error::Endpoint(endpoint.to_owned()))?;
+        let has_scheme = endpoint.is_empty() || endpoint.contains("://");
+        let endpoint = if has_scheme { endpoint.to_owned() } else { format!("http://{endpoint}") };
+        let parsed = Endpoint::from_shared(endpoint.clone());
+        let parsed = parsed.map_err(|_invalid| Error::Endpoint(endpoint.clone()))?;
         if parsed.uri().authority().is_none() {
-            return Err(Error::Endpoint(endpoint.to_owned()));
+            return Err(Error::Endpoint(endpoint));
         }
         if parsed.uri().scheme_str() != Some("http") {
-            return Err(Error::Scheme(endpoint.to_owned()));
+            return Err(Error::Scheme(endpoint));
         }
         // A stream must notice a broker that is gone without a word.
         let parsed = parsed.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         let channel = parsed.connect_timeout(CONNECT_TIMEOUT.min(timeout)).connect().await;
-        let channel = channel.map_err(|_transport| Error::Unreachable(endpoint.to_owned()))?;
+        let channel = channel.map_err(|transport| Error::Unreachable { why: Why::of(&transport), endpoint })?;
         Ok(Self { channel, timeout })
     }
 

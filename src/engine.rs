@@ -13,7 +13,8 @@
 //! 11. Failures are remembered and answered at once; a probe finds out when the upstream is back.
 //! 12. Bounded: Workspaces, flights, waiters. Unknown names cost nothing but the place of who watches them.
 //! 13. Forgetting wins: deleted, frozen or re-keyed during a flight discards its result.
-//! 14. The answer must be for this Workspace (the provider checks the tenant; what leaves is compared with what was asked).
+//! 14. The answer must be for this Workspace (the provider checks the tenant; what leaves is compared with what was
+//!     asked).
 //!
 //! Decisions are pure (`plan`, `queue`, `schedule`, `bucket`); this module and its drivers (`entry`, `dispatch`,
 //! `flight`) act on them. It knows nothing of gRPC, of callers and their rights, or of any upstream's protocol.

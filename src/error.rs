@@ -2,6 +2,7 @@
 //!
 //! Messages are constant per reason: no secret, no upstream body, nothing that a caller without a right could use.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// A failed call.
@@ -19,8 +20,8 @@ pub struct Error {
 /// A field of a request that does not hold what it must.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The field, as the proto names it.
-    pub field: &'static str,
+    /// The field, as the proto names it; one of several as `workspaces[1]`, counted from 0.
+    pub field: Cow<'static, str>,
     /// What is wrong with it.
     pub description: String,
 }
@@ -58,9 +59,11 @@ reasons! {
     /// An operator froze the Workspace.
     WorkspaceFrozen, "WORKSPACE_FROZEN", "the workspace is frozen by an operator";
     /// The upstream refuses the Workspace's credential.
-    CredentialRejected, "CREDENTIAL_REJECTED", "the upstream rejects the workspace's credential; an operator must replace it";
+    CredentialRejected, "CREDENTIAL_REJECTED",
+        "the upstream rejects the workspace's credential; an operator must replace it";
     /// The upstream's token is for another tenant than the Workspace is configured for.
-    TenantMismatch, "TENANT_MISMATCH", "the upstream answered with a token of another tenant; an operator must check the credential";
+    TenantMismatch, "TENANT_MISMATCH",
+        "the upstream answered with a token of another tenant; an operator must check the credential";
     /// More validity was asked for than the upstream ever gives.
     LifetimeUnsatisfiable, "LIFETIME_UNSATISFIABLE", "the upstream never gives a token that lives that long";
     /// Too many wait for this Workspace already, too much is watched, or the caller forced too many exchanges.
@@ -72,7 +75,8 @@ reasons! {
     /// The upstream, or the budget kept for it, allows no exchange now.
     UpstreamThrottled, "UPSTREAM_THROTTLED", "the upstream allows no further exchange now";
     /// A newer token than the last one was asked for too soon after it.
-    RenewalTooSoon, "RENEWAL_TOO_SOON", "the token was renewed moments ago; ask again later or with a smaller min_validity";
+    RenewalTooSoon, "RENEWAL_TOO_SOON",
+        "the token was renewed moments ago; ask again later or with a smaller min_validity";
     /// A token was reported as rejected too often.
     ReportThrottled, "REPORT_THROTTLED", "too many reports";
     /// The upstream gave the reported token once more.
@@ -99,8 +103,8 @@ impl Error {
     }
 
     /// A request whose `field` is wrong.
-    pub fn invalid(field: &'static str, description: impl Into<String>) -> Self {
-        let violation = Violation { field, description: description.into() };
+    pub fn invalid(field: impl Into<Cow<'static, str>>, description: impl Into<String>) -> Self {
+        let violation = Violation { field: field.into(), description: description.into() };
         Self { violation: Some(violation), ..Self::new(Reason::RequestInvalid) }
     }
 }

@@ -1,7 +1,7 @@
 //! The gRPC face: what services call. The wire stops here: only this module and its children name generated types.
 //!
-//! Assembled from the inside out: services, then per call a deadline, a request id, and its metrics. What a message must
-//! hold is checked in `convert`; what a failure looks like is decided in `status`.
+//! Assembled from the inside out: services, then per call a deadline, a request id, and its metrics. What a message
+//! must hold is checked in `convert`; what a failure looks like is decided in `status`.
 
 mod convert;
 mod deadline;
@@ -102,6 +102,8 @@ pub fn routes(parts: Parts) -> Router {
         match tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // What the details of a failure are made of.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
         {
             Ok(service) => services = services.add_service(service.max_decoding_message_size(MAX_REQUEST)),

@@ -60,8 +60,8 @@ impl Standing {
         }
     }
 
-    /// Whether the Workspace counts among those in use. A frozen one does not: that an operator withdrew it says nothing
-    /// of this replica.
+    /// Whether the Workspace counts among those in use. A frozen one does not: that an operator withdrew it says
+    /// nothing of this replica.
     fn is_in_use(self) -> bool {
         match self.state {
             State::Idle | State::Frozen => false,

@@ -4,6 +4,8 @@
 //! It reads what the upstream says of a token that came straight from it over TLS. Nothing here may be used to decide
 //! who a caller is. Never panics, whatever comes in; errors quote nothing of it.
 
+mod unique;
+
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
@@ -46,6 +48,9 @@ pub enum Error {
     /// `exp` or `iat` is there and is not a number.
     #[error("a date of the token is not a number")]
     Date,
+    /// An object has two members of one name, and which of them another reader would take is not ours to guess.
+    #[error("a part of the token has two members of one name")]
+    Duplicate,
 }
 
 /// Reads the claims of a token.
@@ -107,7 +112,7 @@ fn decode(token: &str) -> Result<Decoded, Error> {
 
 fn object(part: &str) -> Result<Map<String, Value>, Error> {
     let json = BASE64URL.decode(part).or(Err(Error::Base64))?;
-    serde_json::from_slice(&json).or(Err(Error::Json))
+    unique::read(&json)
 }
 
 /// RFC 7519 §2: seconds since the epoch, possibly with a fraction. Null counts as absent.
@@ -153,7 +158,7 @@ mod tests {
     #[test]
     fn reads_what_emnify_sends() {
         let claims = claims(&token(
-            r#"{"aud":"/api/v1/authentication","esc.app":1,"api_key":"k","esc.org":42,"iss":"x","exp":15400,"iat":1000}"#,
+            r#"{"aud":"/authenticate","esc.app":1,"api_key":"k","esc.org":42,"iss":"x","exp":15400,"iat":1000}"#,
         ))
         .unwrap();
         assert_eq!((claims.exp, claims.iat), (Some(15_400), Some(1_000)));
@@ -178,6 +183,18 @@ mod tests {
             let dates = claims(&token(json)).map(|c| (c.exp, c.iat));
             assert_eq!(dates, expected, "{json}");
         }
+    }
+
+    #[test]
+    fn two_members_of_one_name_are_refused_at_any_depth() {
+        for json in [r#"{"exp":1,"exp":2}"#, r#"{"exp":1,"e\u0078p":1}"#, r#"{"a":[{"b":{"c":1,"c":1}}]}"#] {
+            assert_eq!(claims(&token(json)), Err(Error::Duplicate), "{json}");
+            assert_eq!(inspect(&token(json)), Err(Error::Duplicate), "{json}");
+        }
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","alg":"none"}"#);
+        assert_eq!(claims(&format!("{header}.e30.x")), Err(Error::Duplicate));
+        assert!(claims(&token(r#"{"a":{"b":1},"b":[{"c":1},{"c":1}]}"#)).is_ok());
+        assert_eq!(claims(&token(r#"{"a":1,"a":1} x"#)), Err(Error::Json));
     }
 
     #[test]

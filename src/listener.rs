@@ -5,18 +5,20 @@
 //! grace. tonic's own server is not used because it can promise none of this. Must not know what is served.
 //!
 //! One connection goes through: a place → the transport's handshake (none yet: plaintext only; TLS takes the socket in
-//! `admit` and hands on another stream) → the first-bytes deadline → hyper. `docs/limits.md` lists what ends a peer that
-//! exceeds a limit.
+//! `admit` and hands on another stream) → the first-bytes deadline → hyper. `docs/limits.md` lists what ends a peer
+//! that exceeds a limit.
 
 mod admission;
 mod connection;
 mod descriptors;
 mod guard;
 mod limits;
+mod metrics;
 
 pub use connection::{Going, serve_io};
 pub use descriptors::fit;
 pub use limits::{Http2Limits, Limits};
+pub use metrics::{Metrics, Refused};
 
 use crate::supervisor::Supervisor;
 use admission::Admission;
@@ -60,6 +62,7 @@ pub struct Listener {
     protocol: Protocol,
     limits: Arc<Limits>,
     admission: Admission,
+    refused: Refused,
 }
 
 impl Listener {
@@ -69,7 +72,13 @@ impl Listener {
         let socket = listen(address)?;
         let address = socket.local_addr()?;
         let admission = Admission::new(&limits);
-        Ok(Self { socket, address, protocol, limits: Arc::new(limits), admission })
+        Ok(Self { socket, address, protocol, limits: Arc::new(limits), admission, refused: Refused::default() })
+    }
+
+    /// The same, and what it does not take is counted here.
+    #[must_use]
+    pub fn counting(self, refused: Refused) -> Self {
+        Self { refused, ..self }
     }
 
     /// The address that was bound: with port 0, the port that the system chose.
@@ -97,6 +106,7 @@ impl Listener {
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
+                    self.refused.not_accepted(&error);
                     outage.goes_on(&error, self.address);
                     back_off(&supervisor).await;
                 }
@@ -110,6 +120,7 @@ impl Listener {
             Ok(place) => place,
             Err(refusal) => {
                 // Closed rather than kept waiting, so that the peer can go to another replica now.
+                self.refused.refused(refusal);
                 tracing::debug!(peer = %peer.addr, listener = %self.address, "refused: {}", refusal.as_str());
                 return;
             }

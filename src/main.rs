@@ -3,7 +3,8 @@
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
 
-/// The system's allocator keeps what the parsing of a large configuration took, several times what the broker then holds.
+/// The system's allocator keeps what the parsing of a large configuration took, several times what the broker then
+/// holds.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -1,8 +1,8 @@
 //! Whether this replica should be sent calls.
 //!
 //! Whatever must be there first holds a [`Latch`] and drops it once it is. Ready means: no latch is held and no drain
-//! has begun. Promises: readers never block and never miss the last change. Must not know who asks, nor what the latches
-//! stand for; readiness never depends on an upstream.
+//! has begun. Promises: readers never block and never miss the last change. Must not know who asks, nor what the
+//! latches stand for; readiness never depends on an upstream.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -19,9 +19,34 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// One entry per latch that is held; a name may stand here twice.
-    held: Vec<&'static str>,
+    /// Each latch's name, in the order in which they were first taken, and how many of that name are held.
+    latches: Vec<(&'static str, usize)>,
     draining: bool,
+}
+
+/// How one thing stands that readiness depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// A latch that was dropped.
+    Done,
+    /// A latch that is held: unready.
+    Waiting,
+    /// No drain.
+    NotBegun,
+    /// The drain has begun: unready.
+    Begun,
+}
+
+impl Check {
+    /// In words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Waiting => "waiting",
+            Self::NotBegun => "not begun",
+            Self::Begun => "begun",
+        }
+    }
 }
 
 /// Keeps the process unready until it is dropped.
@@ -46,7 +71,10 @@ impl Readiness {
 
     /// Unready until the latch is dropped.
     pub fn latch(&self, name: &'static str) -> Latch {
-        self.change(|state| state.held.push(name));
+        self.change(|state| match state.latches.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, held)) => *held += 1,
+            None => state.latches.push((name, 1)),
+        });
         Latch { name, readiness: self.clone() }
     }
 
@@ -65,20 +93,19 @@ impl Readiness {
         self.0.ready.subscribe()
     }
 
-    /// What keeps the process unready: names of latches, and `draining`.
-    pub fn reasons(&self) -> Vec<&'static str> {
+    /// All that readiness depends on, and how each stands: the latches that were ever taken, and the drain.
+    pub fn checks(&self) -> Vec<(&'static str, Check)> {
         let state = self.lock();
-        let mut reasons = state.held.clone();
-        if state.draining {
-            reasons.push("draining");
-        }
-        reasons
+        let latch = |held: usize| if held == 0 { Check::Done } else { Check::Waiting };
+        let latches = state.latches.iter().map(|(name, held)| (*name, latch(*held)));
+        let drain = if state.draining { Check::Begun } else { Check::NotBegun };
+        latches.chain([("drain", drain)]).collect()
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
-        let now = state.held.is_empty() && !state.draining;
+        let now = state.latches.iter().all(|(_, held)| *held == 0) && !state.draining;
         // Sent under the lock, so that two changes can't be told in the wrong order.
         self.0.ready.send_if_modified(|ready| std::mem::replace(ready, now) != now);
     }
@@ -91,8 +118,8 @@ impl Readiness {
 impl Drop for Latch {
     fn drop(&mut self) {
         self.readiness.change(|state| {
-            if let Some(at) = state.held.iter().position(|name| *name == self.name) {
-                state.held.remove(at);
+            if let Some((_, held)) = state.latches.iter_mut().find(|(name, _)| *name == self.name) {
+                *held = held.saturating_sub(1);
             }
         });
     }
@@ -111,10 +138,13 @@ mod tests {
         let second = readiness.latch("listener");
         drop(engine);
         drop(second);
-        assert_eq!(readiness.reasons(), ["listener"]);
+        assert_eq!(
+            readiness.checks(),
+            [("engine", Check::Done), ("listener", Check::Waiting), ("drain", Check::NotBegun)]
+        );
         assert!(!readiness.is_ready() && !*follower.borrow());
         drop(first);
-        assert!(readiness.reasons().is_empty());
+        assert_eq!(readiness.checks()[1], ("listener", Check::Done));
         assert!(readiness.is_ready() && *follower.borrow());
     }
 
@@ -125,7 +155,7 @@ mod tests {
         readiness.drain();
         drop(readiness.latch("engine"));
         assert!(!readiness.is_ready());
-        assert_eq!(readiness.reasons(), ["draining"]);
+        assert_eq!(readiness.checks(), [("engine", Check::Done), ("drain", Check::Begun)]);
     }
 
     #[test]

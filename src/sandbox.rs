@@ -2,7 +2,7 @@
 //!
 //! | simulator | paths | after |
 //! |---|---|---|
-//! | `emnify` | `/api/v1/…` | documentation and recorded traffic, down to the order of the claims; the official SDK works unchanged |
+//! | `emnify` | `/api/v1/…` | documentation and recorded traffic; the official SDK works unchanged |
 //! | `sensos` | `/sensos/…` | documentation |
 //! | `wyvern` | `/wyvern/…` | documentation; the refresh route is invented |
 //! | `oauth2` | `/oauth2/…` | RFC 6749, 7523, 8693 and 8707, read strictly |
@@ -105,11 +105,14 @@ impl Default for Settings {
     ///
     /// | simulator | who |
     /// |---|---|
-    /// | `emnify` | application tokens `sandbox-application-token-1` and `-2`; the user below, with the password as SHA-1 and no second factor |
-    /// | `sensos` | tenants `sandbox-tenant`, `sandbox-tenant-ten-hours`, `sandbox-tenant-mismatch`; application `sandbox-application`, secret `sandbox-application-secret` |
+    /// | `emnify` | application tokens `sandbox-application-token-1` and `-2`; the user below, no second factor |
+    /// | `sensos` | application `sandbox-application`, secret `sandbox-application-secret`; three tenants, see below |
     /// | `wyvern` | user `sandbox-user@example.com`, password `sandbox-password` |
-    /// | `oauth2` | client `sandbox-client`, secret `sandbox-client-secret`, scopes `read` and `write`; the same user; refresh token `sandbox-refresh-token` |
+    /// | `oauth2` | client `sandbox-client`, secret `sandbox-client-secret`, scopes `read` and `write`; the same user |
     /// | `odd` | the same client |
+    ///
+    /// The tenants are `sandbox-tenant`, `sandbox-tenant-ten-hours` and `sandbox-tenant-mismatch`; emnify's user has
+    /// the password as SHA-1; the client's refresh token is `sandbox-refresh-token`.
     fn default() -> Self {
         let four_hours = Duration::from_secs(14_400);
         let a_week = Duration::from_secs(604_800);

@@ -147,7 +147,8 @@ impl Supervisor {
         }
     }
 
-    /// Begins the drain, gives tasks until the deadline, with a last call shortly before, then drops those that are left.
+    /// Begins the drain, gives tasks until the deadline, with a last call shortly before, then drops those that are
+    /// left.
     pub async fn shutdown(&self, deadline: Duration) -> Ended {
         self.drain.cancel();
         self.tracker.close();

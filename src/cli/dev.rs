@@ -119,7 +119,8 @@ Try, in another terminal:
   {program} watch {broker} --once demo/emnify demo/emnify-short
 
   # the upstream rejects it? report it and get another
-  {program} report {broker} demo/emnify --status 401 --fingerprint \"$({get} --json | sed -n 's/.*\"fingerprint\": \"\\(.*\\)\".*/\\1/p')\"
+  {program} report {broker} demo/emnify --status 401 \
+      --fingerprint \"$({get} --json | sed -n 's/.*\"fingerprint\": \"\\(.*\\)\".*/\\1/p')\"
 
   # by any gRPC client
   grpcurl -plaintext -d '{{\"workspace\":\"demo/emnify\"}}' {grpc} tokenbroker.v1.TokenService/GetToken

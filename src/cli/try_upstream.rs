@@ -105,13 +105,14 @@ fn meaning(kind: failure::Failure) -> &'static str {
         Unavailable => "The upstream has trouble, or there is no such path. A broker would try again soon.",
         Throttled { .. } => "The upstream wants fewer requests. A broker would wait.",
         Rejected => {
-            "The credential or a parameter is refused. A broker would not try again for five minutes, or until it is changed."
+            "The credential or a parameter is refused. A broker would not try again for five minutes, or until it is \
+             changed."
         }
         LockedOut => "The account is locked for a while. A broker would wait for five minutes.",
         TenantMismatch => "The token is of another tenant than the workspace: a broker would not hand it out.",
         Malformed => {
-            "The answer does not fit the description of the flow: compare its status and members with success, token and \
-             expiry."
+            "The answer does not fit the description of the flow: compare its status and members with success, token \
+             and expiry."
         }
     }
 }

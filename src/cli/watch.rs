@@ -28,8 +28,8 @@ pub(super) struct Options {
     /// The Workspaces, 1,000 at most.
     #[arg(required = true, value_name = "WORKSPACE")]
     workspaces: Vec<String>,
-    /// Keep the bare token in this file, for a program that only reads files. It is replaced as a whole, readable by its
-    /// owner alone, and removed when the token is withdrawn or ends. One Workspace only.
+    /// Keep the bare token in this file, for a program that only reads files. It is replaced as a whole, readable by
+    /// its owner alone, and removed when the token is withdrawn or ends. One Workspace only.
     #[arg(long, value_name = "PATH")]
     write_file: Option<PathBuf>,
     /// Print each change as one line of JSON that holds everything, the token itself too.
@@ -199,8 +199,8 @@ impl Session {
     }
 }
 
-/// Whether the broker only has no token to give: it was restarted, or the last one ended without a successor. With any other
-/// reason the Workspace is withdrawn, and with it every token of it.
+/// Whether the broker only has no token to give: it was restarted, or the last one ended without a successor. With any
+/// other reason the Workspace is withdrawn, and with it every token of it.
 fn has_none(reason: &str) -> bool {
     const REASONS: [&str; 5] =
         [PENDING, "UPSTREAM_UNAVAILABLE", "UPSTREAM_THROTTLED", "UPSTREAM_MALFORMED", "CREDENTIAL_REJECTED"];
@@ -247,7 +247,7 @@ fn json_line(event: &Event) -> Value {
 
 /// Beside the output: stderr.
 fn say_aside(text: &str) {
-    say(&format!("token-broker: {text}"), 0);
+    say(text, 0);
 }
 
 #[cfg(test)]

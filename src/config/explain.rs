@@ -67,18 +67,21 @@ fn explain_life(budget: Budget, renew_at: f64, life: Duration, workspaces: u32) 
     let life_text = shown(life);
     let percent = percent_of_budget(budget, interval, workspaces);
     let mut lines = vec![format!(
-        "  if tokens live {life_text}: logins per hour when all are in use: {} ({percent}% of the budget); Workspaces that the budget carries at renew_at {renew_at}: {}",
+        "  if tokens live {life_text}: logins per hour when all are in use: {} ({percent}% of the \
+         budget); Workspaces that the budget carries at renew_at {renew_at}: {}",
         scheduled_per_hour(interval, workspaces),
         carried(budget, interval),
     )];
     let at_the_latest = carried(budget, life.mul_f64(renew_at.max(LATEST_RENEWAL)));
     if u128::from(workspaces) > at_the_latest {
         lines.push(format!(
-            "  warning: if tokens live {life_text}, the budget carries {at_the_latest} of the {workspaces} Workspaces at best; tokens will expire before they are renewed"
+            "  warning: if tokens live {life_text}, the budget carries {at_the_latest} of the {workspaces} \
+             Workspaces at best; tokens will expire before they are renewed"
         ));
     } else if percent > COMFORTABLE_PERCENT {
         lines.push(format!(
-            "  warning: if tokens live {life_text}, scheduled logins take more than {COMFORTABLE_PERCENT}% of the budget; renewals will be moved later, toward {LATEST_RENEWAL} of the life"
+            "  warning: if tokens live {life_text}, scheduled logins take more than {COMFORTABLE_PERCENT}% of the \
+             budget; renewals will be moved later, toward {LATEST_RENEWAL} of the life"
         ));
     }
     lines
@@ -91,7 +94,8 @@ fn explain_cold_start(budget: Budget, workspaces: u32) -> Vec<String> {
     if takes > LONG_COLD_START {
         let limit = shown(LONG_COLD_START);
         lines.push(format!(
-            "  warning: a cold start takes longer than {limit}; until it is over, callers of the Workspaces still to come wait or are told to come back"
+            "  warning: a cold start takes longer than {limit}; until it is over, callers of the Workspaces still to \
+             come wait or are told to come back"
         ));
     }
     lines

@@ -198,9 +198,11 @@ impl<'t> Source<'t> {
             [true, false, false] => file.map(Self::File),
             [true, true, false] => file.zip(key).map(|(file, key)| Self::Key(file, key)),
             [false, false, true] => variable.map(Self::Variable),
-            _ => {
+            [file, key, env] => {
                 let (path, place) = (table.path().to_owned(), table.place());
-                table.reading.problem(path, place, format!("expected {EXPECTED}"));
+                let other = if file { "file" } else { "key" };
+                let both = if env && (file || key) { format!("holds both {other} and env; ") } else { String::new() };
+                table.reading.problem(path, place, format!("{both}expected {EXPECTED}"));
                 None
             }
         }

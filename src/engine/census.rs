@@ -1,5 +1,5 @@
-//! The health of a Workspace, and a look at all of them about once a second. Reading it uses no token: it keeps nothing warm
-//! and causes no exchange.
+//! The health of a Workspace, and a look at all of them about once a second. Reading it uses no token: it keeps nothing
+//! warm and causes no exchange.
 
 use super::entry::Entry;
 use super::{Engine, Snapshot};

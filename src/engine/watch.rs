@@ -65,8 +65,8 @@ enum Told {
 }
 
 impl Engine {
-    /// Follows these Workspaces, which need not exist; none may stand twice. Refused when too much is watched already, by
-    /// this caller or by all.
+    /// Follows these Workspaces, which need not exist; none may stand twice. Refused when too much is watched already,
+    /// by this caller or by all.
     pub fn watch(&self, names: Vec<WorkspaceName>, interest: Interest, origin: Origin) -> Result<Watch, Error> {
         let watchers = &self.0.watchers;
         let places = watchers.reserve(names.len(), origin)?;

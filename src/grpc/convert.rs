@@ -51,7 +51,7 @@ impl pb::WatchTokensRequest {
         let mut seen = HashSet::new();
         let mut names = Vec::with_capacity(self.workspaces.len());
         for (at, text) in self.workspaces.iter().enumerate() {
-            let invalid = |why: String| Error::invalid("workspaces", format!("entry {at} {why}"));
+            let invalid = |why: String| Error::invalid(format!("workspaces[{at}]"), why);
             names.push(WorkspaceName::parse(text).map_err(|why| invalid(why.to_string()))?);
             if !seen.insert(text) {
                 return Err(invalid("stands there twice".to_owned()));
@@ -158,13 +158,13 @@ fn timestamp(time: SystemTime) -> Timestamp {
 mod tests {
     use super::*;
 
-    fn ask(seconds: i64, nanos: i32) -> Result<Duration, &'static str> {
+    fn ask(seconds: i64, nanos: i32) -> Result<Duration, String> {
         let request = pb::GetTokenRequest {
             workspace: "a".to_owned(),
             min_validity: Some(prost_types::Duration { seconds, nanos }),
         };
         let ask = request.into_ask(Instant::now());
-        ask.map(|ask| ask.min_validity).map_err(|error| error.violation.unwrap().field)
+        ask.map(|ask| ask.min_validity).map_err(|error| error.violation.unwrap().field.into_owned())
     }
 
     #[tokio::test]
@@ -174,7 +174,7 @@ mod tests {
         for (seconds, nanos) in
             [(-1, 0), (0, -1), (1, -1), (-1, 1), (0, 1_000_000_000), (i64::MAX, 0), (i64::MIN, i32::MIN)]
         {
-            assert_eq!(ask(seconds, nanos), Err("min_validity"), "{seconds} {nanos}");
+            assert_eq!(ask(seconds, nanos), Err("min_validity".to_owned()), "{seconds} {nanos}");
         }
     }
 }

@@ -19,7 +19,7 @@ impl From<Error> for Status {
             details.set_retry_info(Some(delay));
         }
         if let Some(violation) = &error.violation {
-            details.add_bad_request_violation(violation.field, &violation.description);
+            details.add_bad_request_violation(violation.field.as_ref(), &violation.description);
         }
         let message = match &error.violation {
             Some(violation) => format!("{}: {}", violation.field, violation.description),

@@ -1,9 +1,9 @@
 //! Reading requests strictly: bytes that are no message, and fields that this broker does not know, are the caller's
 //! mistake and named as such.
 //!
-//! proto3 drops unknown fields in silence. For a request that would be the wrong side to err on: a newer client may ask for
-//! less than it gets (a narrower audience, a longer validity) and would not notice. Responses are read as proto3 has it,
-//! so that the broker may grow.
+//! proto3 drops unknown fields in silence. For a request that would be the wrong side to err on: a newer client may ask
+//! for less than it gets (a narrower audience, a longer validity) and would not notice. Responses are read as proto3
+//! has it, so that the broker may grow.
 
 use super::pb;
 use crate::error::Error;

@@ -105,8 +105,8 @@ struct Following {
     until: Option<Instant>,
 }
 
-/// The next message of a stream, and what to go on with. The drain ends it, and so does the age of its connection, so that
-/// whoever watches goes elsewhere before the connection is cut.
+/// The next message of a stream, and what to go on with. The drain ends it, and so does the age of its connection, so
+/// that whoever watches goes elsewhere before the connection is cut.
 async fn next_state(following: Option<Following>) -> Option<(Result<WatchTokensResponse, Status>, Option<Following>)> {
     let mut following = following?;
     let Following { watch, clock, supervisor, going, until } = &mut following;

@@ -1,7 +1,7 @@
 //! Who is let in: how many connections at once, in all and of one peer, and how fast one peer may open them.
 //!
-//! Promises: no count is ever above its cap; a place is given back when its [`Place`] is dropped; memory is bounded by the
-//! cap and [`MOST_REMEMBERED`], however many addresses come. Must not know what a connection does.
+//! Promises: no count is ever above its cap; a place is given back when its [`Place`] is dropped; memory is bounded by
+//! the cap and [`MOST_REMEMBERED`], however many addresses come. Must not know what a connection does.
 
 use super::limits::Limits;
 use std::collections::HashMap;
@@ -39,8 +39,8 @@ struct Taken {
 #[derive(Debug)]
 struct Share {
     open: usize,
-    /// When all that it opened has been worked off at [`Inner::interval`] each: the generic cell rate algorithm, a token
-    /// bucket in one number.
+    /// When all that it opened has been worked off at [`Inner::interval`] each: the generic cell rate algorithm, a
+    /// token bucket in one number.
     worked_off: Instant,
 }
 

@@ -11,8 +11,8 @@ pub struct Limits {
     /// Connections at once of one peer: an IPv4 address, or the /64 of an IPv6 address. Default 1,024, for a gateway or
     /// a NAT is one address, and so is all of loopback.
     pub max_connections_per_peer: usize,
-    /// Connections per second that one peer may open on the long run. Default 500: a peer that is thrown out for what it
-    /// does on a connection must not come back thousands of times a second.
+    /// Connections per second that one peer may open on the long run. Default 500: a peer that is thrown out for what
+    /// it does on a connection must not come back thousands of times a second.
     pub peer_connection_rate: u32,
     /// Connections that one peer may open at once, ahead of its rate. Default 2,048.
     pub peer_connection_burst: u32,
@@ -25,8 +25,8 @@ pub struct Limits {
     pub max_age: Duration,
     /// How far the age is spread to both sides, as a part of it. Default 0.1.
     pub age_jitter: f64,
-    /// From GOAWAY to the cut of a connection with calls, and of any HTTP/1 connection. Default 35 s, so that a call of the
-    /// longest deadline (30 s) that began before can end. At the drain, the process's drain timeout may come first.
+    /// From GOAWAY to the cut of a connection with calls, and of any HTTP/1 connection. Default 35 s, so that a call of
+    /// the longest deadline (30 s) that began before can end. At the drain, the process's drain timeout may come first.
     pub grace: Duration,
     /// HTTP/2: from GOAWAY, or the end of the last call after it, to the cut of a connection on which no call is under
     /// way. Default 2 s: who has not gone by then won't, and must not hold up the end of the process.

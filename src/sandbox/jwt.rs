@@ -195,7 +195,10 @@ mod tests {
         assert_eq!(parts[0], br#"{"alg":"HS384"}"#);
         assert_eq!(
             String::from_utf8(parts[1].clone()).unwrap(),
-            r#"{"aud":"/api/v1/authentication","esc.app":7,"api_key":"","esc.org":42,"esc.orgName":"Acme","iss":"spc-frontend001@spc-frontend","exp":15400,"iat":1000}"#
+            concat!(
+                r#"{"aud":"/api/v1/authentication","esc.app":7,"api_key":"","esc.org":42,"esc.orgName":"Acme","#,
+                r#""iss":"spc-frontend001@spc-frontend","exp":15400,"iat":1000}"#
+            )
         );
         assert_eq!(parts[2].len(), 48);
     }

@@ -2,7 +2,7 @@
 //!
 //! | shape | what is odd | after |
 //! |---|---|---|
-//! | `same-until-late` | lives 2 h; the same token again, with the time it has left, until 20 min are left | `BesChannels`, `ThingSpace` |
+//! | `same-until-late` | lives 2 h; the same token again until 20 min are left | `BesChannels`, `ThingSpace` |
 //! | `milliseconds` | `expires_in` in milliseconds | Fiserv, Sensoworks |
 //! | `no-expiry` | an opaque token, and no word of its end | |
 //! | `nested` | `result.access_token`, `result.expire_time` (s, relative) beside `success` | Tuya |
@@ -10,7 +10,7 @@
 //! | `created` | 201 with `token` and `expires_at` (RFC 3339) | GitHub App |
 //! | `code` | errors are 200 with a `code` that is not 0; `tenant_access_token`, `expire` | Feishu |
 //! | `nulls` | `refresh_token` and `id_token` are `null` | Twilio |
-//! | `rotating` | a refresh token that is good once, at `POST /odd/rotating/refresh`; refreshing ends the old access token | Tuya |
+//! | `rotating` | a refresh token that is good once, at `…/refresh`; it ends the old access token | Tuya |
 //! | `three-minutes` | shorter than many a margin | Airbyte |
 //! | `two-years` | longer than a token should be kept | KORE |
 //! | `float` | `expires_in` is `3600.0` | |

@@ -2,7 +2,7 @@
 //!
 //! | route | what |
 //! |---|---|
-//! | `POST /sensos/v1/applications/token` | JSON `tenantId`, `applicationId`, `applicationSecret` → `accessToken`, `expiresIn` |
+//! | `POST /sensos/v1/applications/token` | tenant, application and its secret → `accessToken`, `expiresIn` |
 //! | `GET /sensos/v1/devices` | protected |
 //!
 //! The documentation names two lives (a day and ten hours) and one 401, which stands for a failed exchange and for a

@@ -2,7 +2,7 @@
 //!
 //! | route | what |
 //! |---|---|
-//! | `POST /wyvern/1.0/auth/token`, `POST /wyvern/token` | JSON `username`, `password` → `token`, `refresh_token`, `token_type`, `expires_in` |
+//! | `POST /wyvern/1.0/auth/token`, `POST /wyvern/token` | `username`, `password` → `token`, `refresh_token` and more |
 //! | `POST /wyvern/1.0/auth/token/refresh` | JSON `refresh_token` → the same |
 //! | `GET /wyvern/1.0/images` | protected |
 //!

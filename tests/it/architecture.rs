@@ -92,6 +92,9 @@ const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "helper", "helpers", "
 /// The most lines of a file, test code left out.
 const MAX_LINES: usize = 450;
 
+/// The widest line, in characters; rustfmt leaves comments and literals as they are.
+const MAX_WIDTH: usize = 120;
+
 #[test]
 fn the_source_keeps_the_rules() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -99,6 +102,24 @@ fn the_source_keeps_the_rules() {
     assert!(files.iter().any(|file| file.path == "lib.rs"), "src/ was not found in {}", root.display());
     let found = offences(&files);
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+/// One lock per environment, not one per script: two installations at once into one of them would spoil it.
+#[test]
+fn who_installs_into_the_virtual_environment_holds_its_lock() {
+    for script in ["test.sh", "tests/clients/python/run.sh", "tests/peers/oidc-provider/run.sh"] {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).unwrap();
+        let (before, _) = text.split_once("pip\" install").unwrap_or_else(|| panic!("{script} installs nothing"));
+        assert!(before.contains(">\"$VENV.lock\"") && before.contains("flock 9"), "{script}");
+    }
+}
+
+/// Two pages: who opens the map for the first time reads it whole.
+#[test]
+fn the_map_stays_short() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    let size = (text.lines().count(), text.split_whitespace().count());
+    assert!(size.0 <= 120 && size.1 <= 1_300, "{size:?} lines and words: move what is no map into docs/");
 }
 
 /// What the rules say of one file.
@@ -133,6 +154,14 @@ fn only_lines_outside_of_tests_count() {
     let longer = format!("fn f() {{}}\n{longest}");
     let found = said_of("engine.rs", &longer);
     assert!(found.len() == 1 && found[0].contains("451 lines"), "{found:?}");
+}
+
+#[test]
+fn a_wide_line_is_found_by_its_characters() {
+    let line = |width: usize| format!("\n//{}\n", "→".repeat(width - 2));
+    assert!(said_of("engine.rs", &line(MAX_WIDTH)).is_empty());
+    let found = said_of("engine.rs", &line(MAX_WIDTH + 1));
+    assert_eq!(found, ["src/engine.rs:2: wider than 120 columns; wrap it"]);
 }
 
 #[test]

@@ -181,7 +181,7 @@ workspaces[3].credential.application_token (line 59): the environment variable t
 workspaces[4].credential.application_token (line 64): the secret is empty
 workspaces[5].credential (line 69): expected { application_token = { file = … } }; a secret never stands in the configuration itself
 workspaces[6].upstream (line 73): expected the name of an upstream, found an integer
-workspaces[6].credential.application_token (line 74): expected { file = … }, { file = …, key = … } or { env = … }
+workspaces[6].credential.application_token (line 74): holds both file and env; expected { file = … }, { file = …, key = … } or { env = … }
 workspaces[6].credential.s3 (line 74): secrets come from { file = … } or { env = … }, never from the configuration itself
 workspaces[7].credential.application_token (line 79): the secret must be one line of printable ASCII
 workspaces[8].credential.application_token (line 84): the file is not one JSON object with each key once (line 1, column 16)

@@ -21,7 +21,7 @@ use token_broker::clock::Clock;
 use token_broker::engine::{self, Engine};
 use token_broker::grpc::{Parts, Reflection};
 use token_broker::health::Rule;
-use token_broker::listener::{Limits, Listener, Protocol};
+use token_broker::listener::{self, Limits, Listener, Protocol};
 use token_broker::policy::Policy;
 use token_broker::readiness::Readiness;
 use token_broker::supervisor::Supervisor;
@@ -41,15 +41,34 @@ const SHORT: Duration = Duration::from_millis(200);
 struct Served {
     address: SocketAddr,
     supervisor: Supervisor,
+    metrics: Metrics,
 }
 
 async fn serve(protocol: Protocol, limits: Limits, routes: Router) -> Served {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = Listener::bind(any, protocol, limits).await.unwrap();
+    let metrics = Metrics::new(&Clock::system());
+    let refused = metrics.register(listener::Metrics::register).of("grpc");
+    let listener = Listener::bind(any, protocol, limits).await.unwrap().counting(refused);
     let address = listener.local_addr();
     let supervisor = Supervisor::new();
     supervisor.spawn_critical("listener", listener.run(routes, supervisor.clone(), 1));
-    Served { address, supervisor }
+    Served { address, supervisor, metrics }
+}
+
+impl Served {
+    /// How many connections were refused for this reason, and that none was for another.
+    fn refused(&self, reason: &str) -> u64 {
+        let text = self.metrics.encode().unwrap();
+        let counts = text.lines().filter_map(|line| {
+            let (labels, count) = line.strip_prefix("token_broker_connections_refused_total")?.split_once(' ')?;
+            Some((labels.to_owned(), count.parse::<u64>().unwrap()))
+        });
+        let (of_it, others): (Vec<_>, Vec<_>) =
+            counts.partition(|(labels, _)| labels.contains(&format!("reason=\"{reason}\"")));
+        assert_eq!(others.len(), 4, "{others:?}");
+        assert!(others.iter().all(|(_, count)| *count == 0), "{others:?}");
+        of_it.iter().map(|(_, count)| count).sum()
+    }
 }
 
 /// The broker's own routes, without a Workspace.

@@ -186,6 +186,9 @@ impl Opened<'_> {
         }
         self.check_scheme(&terms.env.recipe.presentation.scheme)?;
         let claims = jwt::claims(value.expose());
+        if let Err(error @ jwt::Error::Duplicate) = claims {
+            return Err(self.malformed(error));
+        }
         let said = Said { claims: claims.as_ref().map_err(|error| *error), json: self.json.as_ref() };
         let known = Sources {
             answered_at: self.head.date,

@@ -404,7 +404,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_what_was_read(text in "[a-z{}?|/ -]{0,24}|(\\{[a-z_0-9]{1,4}\\??(\\|sha1-hex|\\|path)?\\}|[{]{2}|[}]{2}|x){0,6}") {
+        fn what_is_shown_is_what_was_read(
+            text in "[a-z{}?|/ -]{0,24}|(\\{[a-z_0-9]{1,4}\\??(\\|sha1-hex|\\|path)?\\}|[{]{2}|[}]{2}|x){0,6}"
+        ) {
             if let Ok(template) = Template::parse(&text) {
                 prop_assert_eq!(Template::parse(&template.to_string()), Ok(template));
             }

@@ -139,7 +139,8 @@ fn throttled(wait: Duration, retry_after: RetryAfter) -> Response {
     response
 }
 
-/// Makes an application token, 418 to 493 characters long as the recorded ones, for an organisation that exists; says its id and text.
+/// Makes an application token, 418 to 493 characters long as the recorded ones, for an organisation that exists; says
+/// its id and text.
 pub(in crate::sandbox) fn create(
     world: &mut World,
     organisation: u64,

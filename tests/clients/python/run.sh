@@ -10,8 +10,8 @@ readonly GRPCIO=1.85.1 PROTOBUF=7.36.2
 readonly VENV=$root/target/venv OUT=$root/target/clients/python
 
 mkdir -p "$OUT"
-# Of two runs at once, the second waits for the first one's installation.
-exec 9>"$OUT.lock"
+# Of two runs at once, the second waits for the first one's installation: one lock for all who install into target/venv.
+exec 9>"$VENV.lock"
 flock 9
 [ -x "$VENV/bin/pip" ] || python3 -m venv --clear "$VENV"
 packages="grpcio==$GRPCIO grpcio-tools==$GRPCIO grpcio-status==$GRPCIO protobuf==$PROTOBUF"

@@ -1,7 +1,7 @@
 //! The rules, over the tables of the module above. Each offence is one line: where, what, why.
 
 use super::source::{File, Spelt};
-use super::{EMPTY_NAMES, LAYERS, MAX_LINES, MAY_EXPOSE, MAY_SPAWN, STRANGERS, WALLS};
+use super::{EMPTY_NAMES, LAYERS, MAX_LINES, MAX_WIDTH, MAY_EXPOSE, MAY_SPAWN, STRANGERS, WALLS};
 use std::iter;
 
 /// From the bottom up: arrows point down only.
@@ -56,6 +56,7 @@ fn shape(file: &File) -> Vec<(usize, String)> {
     if file.module.last().is_some_and(|name| name == "mod") {
         found.push((1, "mod.rs: a module's file is named after it and stands beside its folder".to_owned()));
     }
+    found.extend(file.wide.iter().map(|line| (*line, format!("wider than {MAX_WIDTH} columns; wrap it"))));
     let known = |module: &String| LAYERS.iter().any(|(name, _)| name == module);
     if file.module.first().is_some_and(|module| !known(module)) {
         found.push((1, "not in LAYERS in tests/it/architecture.rs; say where it stands".to_owned()));

@@ -15,6 +15,8 @@ pub(super) struct File {
     pub(super) tokens: Vec<Token>,
     /// Lines outside of test code, blank ones and comments included.
     pub(super) lines: usize,
+    /// The lines that are wider than [`MAX_WIDTH`](super::MAX_WIDTH), test code included, from 1.
+    pub(super) wide: Vec<usize>,
     /// Modules that stand in a file of their own and are compiled for tests only.
     test_modules: Vec<Vec<String>>,
 }
@@ -60,6 +62,11 @@ pub(super) fn without_test_files(files: Vec<File>) -> Vec<File> {
     files.into_iter().filter(|file| !is_test(file)).collect()
 }
 
+fn wide_lines(text: &str) -> Vec<usize> {
+    let numbered = text.lines().zip(1..);
+    numbered.filter(|(line, _)| line.chars().count() > super::MAX_WIDTH).map(|(_, number)| number).collect()
+}
+
 impl File {
     pub(super) fn new(path: &str, text: &str) -> Self {
         let module = module_of(path);
@@ -70,6 +77,7 @@ impl File {
             module,
             tokens,
             lines: text.lines().count().saturating_sub(cut.lines),
+            wide: wide_lines(text),
             test_modules,
         }
     }

@@ -199,11 +199,29 @@ async fn the_endpoint_may_come_from_the_environment() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_none_is_named() {
-    for endpoint in ["127.0.0.1:7700", "", "http://", "http://a b", "https://127.0.0.1:7700", "ftp://127.0.0.1:7700"] {
+    for endpoint in ["", "a b", "http://", "http://a b", "https://127.0.0.1:7700", "ftp://127.0.0.1:7700"] {
         let done = run(&["get", "--endpoint", endpoint, WORKSPACE]).await;
         assert_eq!(done.code, Some(1), "{endpoint:?}: {}", done.stderr);
         let named = done.stderr.contains("is not an address") || done.stderr.contains("is not an http:// address");
         assert!(named, "{endpoint:?}: {}", done.stderr);
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_may_lack_its_scheme() {
+    let (_upstream, _files, serving) = set_up().await;
+    let bare = serving.grpc.strip_prefix("http://").unwrap();
+    let done = run(&["healthcheck", "--endpoint", bare]).await;
+    assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (Some(0), "serving\n", ""));
+}
+
+#[tokio::test]
+async fn an_address_where_no_grpc_is_spoken_is_told() {
+    let (_upstream, _files, serving) = set_up().await;
+    for command in [&["get", WORKSPACE][..], &["healthcheck"]] {
+        let done = run(&[command, &["--endpoint", &serving.probe]].concat()).await;
+        assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""), "{command:?}");
+        assert!(done.stderr.contains("no gRPC address of a broker"), "{command:?}: {}", done.stderr);
     }
 }
 

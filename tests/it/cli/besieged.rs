@@ -1,7 +1,7 @@
 //! `serve` with hostile peers at its door. The bounded form runs with every `cargo test`; `TOKEN_BROKER_HOLDS=full` (the
 //! scripts in `soak/`) makes it as large and long as `docs/measurements.md` says, and judges times too.
 
-use super::{Files, PATIENCE, Process, Serving, token_broker};
+use super::{Files, PATIENCE, Process, Serving, finish, token_broker};
 use crate::holds::{Form, report};
 use crate::listener::honest_call;
 use crate::listener::raw::{END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, Raw, SETTINGS, frame};
@@ -89,6 +89,16 @@ impl Broker {
         };
         timeout(PATIENCE, served).await.expect("it does not recover");
         begun.elapsed()
+    }
+
+    /// How many connections its gRPC listener did not take for this reason, as its metrics say.
+    async fn refused(&self, reason: &str) -> u64 {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-m", "10", &format!("{}/metrics", self.serving.probe)]);
+        let text = finish(command).await.stdout;
+        let name = format!("token_broker_connections_refused_total{{listener=\"grpc\",reason=\"{reason}\"}} ");
+        let count = text.lines().find_map(|line| line.strip_prefix(&name));
+        count.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
     async fn ends(mut self) -> Duration {
@@ -226,6 +236,8 @@ async fn without_descriptors_it_tries_again_ten_times_a_second() {
     let outages: Vec<u64> = lines.filter_map(|line| line["failures"].as_u64()).collect();
     let failures: u64 = outages.iter().sum();
     let tries = u64::try_from(begun.elapsed().as_millis()).unwrap() / 100 + 1;
+    let counted = broker.refused("file_descriptors").await;
+    assert!(counted >= failures, "{counted} are counted of {failures}");
     report(
         "no descriptor left",
         format!("{failures} failed accepts, {share:.1} % of a core, served again after {recovery:?}"),

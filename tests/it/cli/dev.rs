@@ -107,6 +107,44 @@ async fn every_printed_command_works_as_printed() {
     }
 }
 
+/// The commands of the page, each with what its output must hold, if the line after it says so.
+fn examples(page: &str) -> Vec<(String, Option<String>)> {
+    let mut found: Vec<(String, Option<String>)> = Vec::new();
+    for block in page.split("```sh\n").skip(1) {
+        for line in block.split("```").next().unwrap().lines() {
+            match (line.strip_prefix("# → "), found.last_mut()) {
+                (Some(part), Some(last)) => last.1 = Some(part.to_owned()),
+                (Some(_), None) => panic!("an output without a command"),
+                (None, _) if line.starts_with('#') => {}
+                (None, _) => found.push((line.to_owned(), None)),
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_example_of_the_sandbox_page_works_as_it_stands() {
+    let page = std::fs::read_to_string(manifest().join("docs/sandbox.md")).unwrap();
+    let routes = std::fs::read_to_string(manifest().join("src/sandbox/control/routes.rs")).unwrap();
+    let routes: Vec<&str> = routes.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")).collect();
+    let examples = examples(&page);
+    assert!(routes.len() >= 10, "{routes:?}");
+    for route in routes {
+        let path = format!("/_control{}", route.split('"').next().unwrap());
+        assert!(examples.iter().any(|(command, _)| command.ends_with(&path)), "no example of {path}");
+    }
+    let dev = Dev::start().await;
+    let upstream = dev.address("upstream");
+    for (command, part) in examples {
+        let done = sh(&command.replace("127.0.0.1:7702", upstream)).await;
+        assert_eq!(done.code, Some(0), "{command}\n{}\n{}", done.stdout, done.stderr);
+        let part = part.unwrap_or_default();
+        assert!(done.stdout.contains(&part), "{part:?} is not in the output of {command}:\n{}", done.stdout);
+        assert!(!part.is_empty() || done.stdout.is_empty(), "{command} says more than the page:\n{}", done.stdout);
+    }
+}
+
 #[tokio::test]
 async fn every_workspace_that_is_printed_is_there() {
     let dev = Dev::start().await;
@@ -175,5 +213,17 @@ async fn grpcurl_calls_every_method_through_reflection() {
         let done = sh(&format!("grpcurl -plaintext -max-time {limit} -d '{request}' {grpc} {method}")).await;
         assert_eq!(done.code, Some(code), "{method}\n{}\n{}", done.stdout, done.stderr);
         assert!(done.stdout.contains(part), "{method}\n{}\n{}", done.stdout, done.stderr);
+    }
+    // The details of a failure are shown by name. 64 and the number of the code is how grpcurl ends then.
+    let failures = [
+        (r#"{"workspace":"Fleet"}"#, 64 + 3, "google.rpc.BadRequest", "REQUEST_INVALID"),
+        (r#"{"workspace":"demo/emnify-revoked"}"#, 64 + 9, "google.rpc.ErrorInfo", "CREDENTIAL_REJECTED"),
+    ];
+    for (request, code, detail, reason) in failures {
+        let method = "tokenbroker.v1.TokenService/GetToken";
+        let done = sh(&format!("grpcurl -plaintext -max-time 30 -d '{request}' {grpc} {method}")).await;
+        assert_eq!(done.code, Some(code), "{request}\n{}\n{}", done.stdout, done.stderr);
+        let shown = done.stderr;
+        assert!(shown.contains(detail) && shown.contains(&format!("\"reason\": \"{reason}\"")), "{request}\n{shown}");
     }
 }

@@ -59,6 +59,8 @@ async fn sigterm_lets_a_waiting_call_get_its_answer() {
     serving.process.logged("draining").await;
     upstream.control.clear();
     assert_eq!(get.ended().await.code(), Some(0), "{}", get.stderr());
+    let drained = serving.process.logged("drained").await;
+    assert!(drained["cut"] == false && drained["duration_ms"].is_u64(), "{drained}");
     assert_eq!(serving.process.ended().await.code(), Some(0), "{}", serving.process.stderr());
 }
 
@@ -87,6 +89,8 @@ async fn sigterm_ends_with_0_at_the_drain_deadline_at_the_latest() {
     assert_eq!(serving.process.ended().await.code(), Some(0), "{}", serving.process.stderr());
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(10), "{took:?}");
+    let drained = serving.process.logged("drained").await;
+    assert!(drained["cut"] == true && drained["duration_ms"].as_u64().unwrap() >= 900, "{drained}");
     assert_eq!(get.ended().await.code(), Some(1));
     assert!(get.stderr().contains("DRAINING"), "an answer, not a broken connection: {}", get.stderr());
 }
@@ -105,6 +109,9 @@ async fn the_probes_answer_during_the_drain_and_nobody_else_gets_in() {
     }
     let late = serving.ask("get", &["--timeout", "5s", WORKSPACE]).await;
     assert_eq!(late.code, Some(1), "{}", late.stdout);
+    let health = serving.ask("healthcheck", &["--timeout", "5s"]).await;
+    assert_eq!(health.code, Some(1), "{}", health.stdout);
+    assert!(health.stderr.contains("nobody listens there") && health.stderr.contains("drains"), "{}", health.stderr);
     upstream.control.clear();
     assert_eq!(get.ended().await.code(), Some(0), "{}", get.stderr());
     assert_eq!(serving.process.ended().await.code(), Some(0), "{}", serving.process.stderr());

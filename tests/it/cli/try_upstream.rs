@@ -46,6 +46,6 @@ async fn an_unknown_workspace_asks_nobody() {
     let upstream = Upstream::start().await;
     let done = tried(&upstream, "fleet/asia").await;
     assert_eq!((done.code, done.stdout.as_str()), (Some(64), ""));
-    assert_eq!(done.stderr, "the configuration has no workspace of this name\n");
+    assert_eq!(done.stderr, "token-broker: the configuration has no workspace of this name\n");
     assert_eq!(upstream.control.counters().authenticate.total, 0);
 }

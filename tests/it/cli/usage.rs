@@ -107,6 +107,7 @@ async fn a_bad_configuration_is_64_and_all_of_its_problems() {
             assert!(done.stderr.contains(key), "{key} is not in\n{}", done.stderr);
         }
         assert!(!done.stderr.contains("pasted-in"), "{}", done.stderr);
+        assert!(done.stderr.lines().all(|line| line.starts_with("token-broker: ")), "{}", done.stderr);
     }
 }
 

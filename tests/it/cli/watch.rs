@@ -273,9 +273,10 @@ async fn what_will_never_be_granted_ends_it_with_1() {
     for workspaces in [&["Fleet"][..], &[WORKSPACE, WORKSPACE]] {
         let done = serving.ask("watch", workspaces).await;
         assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""));
-        assert!(done.stderr.contains("(REQUEST_INVALID): workspaces: "), "{}", done.stderr);
+        let at = workspaces.len() - 1;
+        assert!(done.stderr.contains(&format!("(REQUEST_INVALID): workspaces[{at}]: ")), "{}", done.stderr);
     }
-    let done = run(&["watch", "--endpoint", "127.0.0.1:7700", WORKSPACE]).await;
+    let done = run(&["watch", "--endpoint", "https://127.0.0.1:7700", WORKSPACE]).await;
     assert_eq!(done.code, Some(1), "{}", done.stderr);
 }
 

@@ -124,20 +124,20 @@ async fn requests_that_are_none_are_refused() {
     let app = App::new().await;
     let many: Vec<String> = (0..1_001).map(|n| format!("w/{n}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    let rows: [(&[&str], &str); 6] = [
-        (&[], "must hold 1 to 1000 names"),
-        (&many, "must hold 1 to 1000 names"),
-        (&["a", "b", "a"], "entry 2 stands there twice"),
-        (&["a", ""], "entry 1 must not be empty"),
-        (&["Fleet"], "entry 0 may only hold"),
-        (&["a", "a/"], "entry 1 must not hold an empty segment"),
+    let rows: [(&[&str], &str, &str); 6] = [
+        (&[], "workspaces", "must hold 1 to 1000 names"),
+        (&many, "workspaces", "must hold 1 to 1000 names"),
+        (&["a", "b", "a"], "workspaces[2]", "stands there twice"),
+        (&["a", ""], "workspaces[1]", "must not be empty"),
+        (&["Fleet"], "workspaces[0]", "may only hold"),
+        (&["a", "a/"], "workspaces[1]", "must not hold an empty segment"),
     ];
-    for (workspaces, text) in rows {
+    for (workspaces, field, text) in rows {
         let status = app.client().watch_tokens(watching(workspaces)).await.unwrap_err();
         assert_eq!(told(&status), (Code::InvalidArgument, "REQUEST_INVALID".to_owned()));
         let violations = status.get_details_bad_request().unwrap().field_violations;
         assert_eq!(violations.len(), 1);
-        assert_eq!(violations[0].field, "workspaces");
+        assert_eq!(violations[0].field, field);
         assert!(violations[0].description.starts_with(text), "{violations:?}");
     }
     let mut message = watching(&[WORKSPACE]).encode_to_vec();

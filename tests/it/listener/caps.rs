@@ -45,6 +45,7 @@ async fn connections_over_the_cap_are_closed_at_once() {
     for host in [ONE, OTHER, [127, 0, 0, 3]] {
         assert!(lets_in(&served, host).await.is_none(), "{host:?}");
     }
+    assert_eq!(served.refused("max_connections"), 3);
     drop(first);
     lets_in_again(&served, [127, 0, 0, 3]).await;
 }
@@ -56,6 +57,7 @@ async fn one_peer_does_not_get_all_the_places() {
     let first = lets_in(&served, ONE).await.unwrap();
     let _second = lets_in(&served, ONE).await.unwrap();
     assert!(lets_in(&served, ONE).await.is_none());
+    assert_eq!(served.refused("max_connections_per_peer"), 1);
     let _other = lets_in(&served, OTHER).await.expect("a place for another peer");
     drop(first);
     lets_in_again(&served, ONE).await;
@@ -72,6 +74,7 @@ async fn one_peer_does_not_come_back_as_fast_as_it_can() {
     }
     // One more per second, however slow the machine is.
     assert!(let_in >= 5 && let_in <= 5 + begun.elapsed().as_secs() + 1, "{let_in}");
+    assert_eq!(served.refused("peer_connection_rate"), 60 - let_in);
     let _other = lets_in(&served, OTHER).await.expect("another peer is not to blame");
 }
 

@@ -53,12 +53,14 @@ async fn readiness_follows_its_latches_and_liveness_does_not() {
     assert_eq!(probes.get("/readyz").await, ready);
     let latch = probes.readiness.latch("policy");
     assert_eq!(probes.get("/readyz").await, (503, "not ready\n".to_owned()));
-    let why = (503, "not ready\npolicy\n".to_owned());
+    let why = (503, "not ready\npolicy: waiting\ndrain: not begun\n".to_owned());
     assert_eq!(probes.get("/readyz?verbose").await, why);
     drop(latch);
     assert_eq!(probes.get("/readyz").await, ready);
+    let all = (200, "ok\npolicy: done\ndrain: not begun\n".to_owned());
+    assert_eq!(probes.get("/readyz?verbose").await, all);
     probes.readiness.drain();
-    let why = (503, "not ready\ndraining\n".to_owned());
+    let why = (503, "not ready\npolicy: done\ndrain: begun\n".to_owned());
     assert_eq!(probes.get("/readyz?verbose").await, why);
     assert_eq!(probes.get("/livez").await, ready);
 }

@@ -13,8 +13,8 @@ readonly NODE=22.20.0
 readonly VENV=$root/target/venv OUT=$root/target/peers/oidc-provider
 
 mkdir -p "$OUT"
-# Of two runs at once, the second waits for the first one's installation.
-exec 9>"$OUT.lock"
+# Of two runs at once, the second waits for the first one's installation: one lock for all who install into target/venv.
+exec 9>"$VENV.lock"
 flock 9
 [ -x "$VENV/bin/pip" ] || python3 -m venv --clear "$VENV"
 if [ "$("$VENV/bin/node" --version 2>/dev/null)" != "v$NODE" ]; then
