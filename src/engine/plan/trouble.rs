@@ -49,8 +49,9 @@ impl Trouble {
         self.retry_at
     }
 
-    /// May be over at any moment, so that a probe before `retry_at` is worth its price. An answer that was not understood
-    /// is not such: a wrong secret looks like that where an API says so with a success and its description does not know.
+    /// May be over at any moment, so that a probe before `retry_at` is worth its price. An answer that was not
+    /// understood is not such: a wrong secret looks like that where an API says so with a success and its description
+    /// does not know.
     pub(super) fn is_outage(&self) -> bool {
         match self.failure {
             Failure::Unreachable | Failure::Unavailable => true,

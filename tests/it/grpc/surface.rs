@@ -2,6 +2,7 @@
 
 use super::fake::{EXTRA, VALUE};
 use super::{App, Channel, GET_TOKEN, WORKSPACE, asking};
+use crate::logs::captured_by;
 use std::io;
 use std::sync::{Arc, Mutex};
 use token_broker::grpc::Reflection;
@@ -15,7 +16,6 @@ use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 async fn reflected(app: &App, ask: MessageRequest) -> Result<ServerReflectionResponse, Status> {
     let mut client: ServerReflectionClient<Channel> =
@@ -126,9 +126,7 @@ async fn no_token_is_logged_or_shown() {
         tracing_subscriber::fmt::layer().with_ansi(false).with_span_events(FmtSpan::NEW).with_writer(captured.clone());
     // Whatever the broker itself says at TRACE. Libraries are silenced below INFO by its own filter.
     let ours = tracing_subscriber::filter::Targets::new().with_target("token_broker", tracing::Level::TRACE);
-    // With a single dispatcher alive, tracing lets the threads of other tests switch call sites off for this one.
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    let guard = tracing_subscriber::registry().with(lines.with_filter(ours)).set_default();
+    let guard = captured_by(tracing_subscriber::registry().with(lines.with_filter(ours)));
     let app = App::new().await;
     let mut shown = Vec::new();
     let answer = app.client().get_token(asking(WORKSPACE)).await.unwrap();

@@ -1,6 +1,7 @@
 //! One exchange and what could be seen of it: the outcome, and all that was logged at TRACE.
 
 use super::case::Expected;
+use crate::logs::captured_by;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +10,6 @@ use token_broker::provider::{FetchError, Fetched, Provider};
 use tokio::time::Instant;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What an exchange came to, and all that was logged meanwhile.
 pub(super) struct Observed {
@@ -25,7 +25,7 @@ pub(super) const PATIENT: Duration = Duration::from_secs(20);
 pub(super) fn captured(capture: &Capture) -> DefaultGuard {
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(capture.clone());
-    subscriber.finish().set_default()
+    captured_by(subscriber.finish())
 }
 
 /// One exchange, with what is logged meanwhile.

@@ -1,5 +1,6 @@
 //! A simulated upstream, and a broker's engine made of a configuration text.
 
+use crate::logs::captured_by;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use std::fs;
@@ -24,7 +25,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, timeout};
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What a test waits for at most, once time passes by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -117,7 +117,7 @@ impl Broker {
     pub(super) fn start(upstream: &Upstream, text: &str, secrets: &[(&str, &str)]) -> Self {
         let logs = Capture::default();
         let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::DEBUG);
-        let captured = subscriber.with_writer(logs.clone()).finish().set_default();
+        let captured = captured_by(subscriber.with_writer(logs.clone()).finish());
         let (config, files) = upstream.config(text, secrets).unwrap_or_else(|problems| panic!("{problems}"));
         let workspaces = config.workspaces.iter().map(|workspace| workspace.name.clone()).collect();
         let engine = engine(&upstream.clock, config);
