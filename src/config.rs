@@ -34,6 +34,7 @@ pub use files::Files;
 pub use history::{History, Record};
 pub use kind::Kind;
 pub use problem::{Place, Problem, Problems, Warning};
+pub use reader::nearest;
 pub use recipe::Flow;
 pub use settings::{Directives, Engine, Log, LogFormat, Server};
 pub use source::{Loaded, Source};

@@ -43,6 +43,11 @@ impl Trial {
         }))
     }
 
+    /// Whether the next attempt begins with a refresh: whether the flow has one, and the last answer what it takes.
+    pub fn would_refresh(&self) -> bool {
+        self.exchange.has_refresh_token()
+    }
+
     /// One attempt, telling the listener of each step. The upstream counts it as a login like any other.
     pub async fn run(&self, listener: Listener<'_>) -> Result<Fetched, FetchError> {
         self.exchange.exchange_aloud(listener).await

@@ -134,6 +134,11 @@ impl Exchange {
         self.attempt(Some(listener)).await
     }
 
+    /// Whether its next attempt begins with a refresh.
+    pub fn has_refresh_token(&self) -> bool {
+        self.recipe.refresh.is_some() && self.memory.grant().is_some()
+    }
+
     async fn attempt(&self, listener: Option<Listener<'_>>) -> Result<Fetched, FetchError> {
         Attempt::new(self, listener).run().await
     }

@@ -23,14 +23,22 @@ const CLASSES: [(&str, Class); 5] = [
     ("unavailable", Class::Unavailable),
     ("malformed", Class::Malformed),
 ];
-const UNITS: [(&str, Unit); 2] = [("s", Unit::Seconds), ("ms", Unit::Milliseconds)];
+const UNITS: [(&str, Unit); 2] = [named_unit(Unit::Seconds), named_unit(Unit::Milliseconds)];
 const FORMATS: [(&str, Format); 3] = [
-    ("rfc3339", Format::Rfc3339),
-    ("unix-s", Format::Unix(Unit::Seconds)),
-    ("unix-ms", Format::Unix(Unit::Milliseconds)),
+    named_format(Format::Rfc3339),
+    named_format(Format::Unix(Unit::Seconds)),
+    named_format(Format::Unix(Unit::Milliseconds)),
 ];
 /// Whether a token that is no JWT is refused.
 const JWTS: [(&str, bool); 2] = [("required", true), ("if-any", false)];
+
+const fn named_unit(unit: Unit) -> (&'static str, Unit) {
+    (unit.as_str(), unit)
+}
+
+const fn named_format(format: Format) -> (&'static str, Format) {
+    (format.as_str(), format)
+}
 
 /// `None` where a problem left nothing to put in place. What failures mean is looked up in `shared` last.
 pub(super) fn answer(section: &mut Section<'_, '_>, shared: &[Rule]) -> Option<Answer> {
