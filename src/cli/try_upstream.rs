@@ -43,8 +43,8 @@ pub(super) async fn try_upstream(options: Options) -> Result<(), Failure> {
         let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
         Failure::Usage(format!("the configuration has no workspace of this name{hint}"))
     })?;
-    let Trial { upstream, kind, flow, base_url, .. } = &trial;
-    print(format_args!("{workspace}: the flow {flow} of {kind}, upstream {upstream} at {base_url}"))?;
+    let Trial { upstream, kind, flow, url, .. } = &trial;
+    print(format_args!("{workspace}: the flow {flow} of {kind}, upstream {upstream} at {url}"))?;
     let told = Told::default();
     once(&trial, &told).await?;
     if refresh {

@@ -183,7 +183,7 @@ impl Pem {
                     key.zeroize();
                     Ok(())
                 }
-                Err(_) => Err("the file must hold a private key in PEM form".to_owned()),
+                Err(_) => Err(format!("the file must hold a private key in PEM form{}", instead(content))),
             },
         }
     }
@@ -305,12 +305,30 @@ impl Form {
 fn check_key(secret: &str) -> Result<(), String> {
     let is_plain = secret.bytes().all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\r' | b'\n'));
     let is_key = is_plain && Pem::PrivateKey.check(secret).is_ok();
-    is_key.then_some(()).ok_or_else(|| "the secret must be a private key in PEM form".to_owned())
+    is_key.then_some(()).ok_or_else(|| format!("the secret must be a private key in PEM form{}", instead(secret)))
+}
+
+/// What stands in the place of a private key, and what to do about it.
+fn instead(pem: &str) -> &'static str {
+    let begins = |label: &str| pem.contains(&format!("-----BEGIN {label}"));
+    if begins("ENCRYPTED PRIVATE KEY") || pem.contains("Proc-Type: 4,ENCRYPTED") {
+        ", and this one is encrypted; openssl pkcs8 -topk8 -nocrypt makes a plain one of it"
+    } else if begins("OPENSSH PRIVATE KEY") {
+        ", and this one is in OpenSSH's own form; ssh-keygen -p -m PKCS8 changes it"
+    } else if begins("PUBLIC KEY") || begins("RSA PUBLIC KEY") {
+        ", and this is a public key; the broker signs with the private one"
+    } else if begins("CERTIFICATE") {
+        ", and this is a certificate; the broker signs with its private key"
+    } else {
+        ""
+    }
 }
 
 fn check_word(secret: &str) -> Result<(), String> {
     if !secret.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
-        return Err("the secret must be one line of printable ASCII".to_owned());
+        let hint =
+            if secret.contains('\n') { "; of a file with many secrets, name one with key = \"…\"" } else { "" };
+        return Err(format!("the secret must be one line of printable ASCII{hint}"));
     }
     if secret.starts_with(' ') || secret.ends_with(' ') {
         return Err("the secret must not begin or end with a space".to_owned());

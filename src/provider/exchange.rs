@@ -97,6 +97,27 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The key of the Workspace that is to blame, if it is one, and the rest of a sentence about it.
+    pub fn blamed(&self, recipe: &Recipe) -> Option<(String, String)> {
+        match self {
+            Self::Value { name, why } if recipe.secret(name).is_some() => {
+                Some((format!("credential.{name}"), (*why).to_owned()))
+            }
+            Self::Value { name, why } if recipe.parameter(name).is_some() => {
+                Some((format!("parameters.{name}"), (*why).to_owned()))
+            }
+            Self::ExtraTwice(name) => {
+                let key = format!("extra_parameters.{}", name.escape_debug());
+                Some((key, "is one that the flow sends itself".to_owned()))
+            }
+            Self::Extra => Some(("extra_parameters".to_owned(), self.to_string())),
+            Self::Missing(_) | Self::Unknown(_) | Self::Value { .. } => None,
+            Self::Lifetime | Self::Url(_) | Self::Request { .. } => None,
+        }
+    }
+}
+
 /// What an upstream is to all of its Workspaces.
 #[derive(Debug)]
 pub struct Upstream {
