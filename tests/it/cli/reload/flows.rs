@@ -4,6 +4,7 @@ use super::{Broker, Files, OFTEN, PATIENCE, Upstream, WORKSPACE};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
+use std::time::Duration;
 use token_broker::client::Token;
 use token_broker::sandbox::{Client, Method, Route};
 use tokio::time::timeout;
@@ -103,13 +104,30 @@ async fn another_description_counts_from_the_next_exchange_on() {
     let broker = broker(&format!("flow = \"client-credentials\"\n{CLIENT}"), |_, _| {}).await;
     broker.get(WORKSPACE).await.unwrap();
     let others = fingerprints(&broker).await;
-    let answer = "token = \"access_token\"\n";
-    broker.change(answer, &format!("{answer}attributes = {{ kind = \"token_type\" }}\n"));
+    broker.change("unit = \"s\" }]", "unit = \"s\" }, { fixed = \"10m\" }]");
     broker.accepts(2).await;
     assert_eq!(fingerprints(&broker).await, others);
     assert_eq!(asked(&broker), [2, 1, 1]);
     let replaced = broker.client.report(described, others.last().unwrap(), 401).await.unwrap();
-    assert_eq!(replaced.attributes.get("kind").map(String::as_str), Some("Bearer"));
+    assert!(replaced.valid_for <= Duration::from_secs(600), "{:?}", replaced.valid_for);
+    assert_eq!(asked(&broker), [2, 1, 2]);
+}
+
+/// The one in hand would travel as before, and alone, for as long as it lives.
+#[tokio::test]
+async fn a_description_by_which_tokens_travel_otherwise_drops_the_one_in_hand() {
+    let [same, wyvern, described] = OTHERS;
+    let broker = broker(&format!("flow = \"client-credentials\"\n{CLIENT}"), |_, _| {}).await;
+    broker.get(WORKSPACE).await.unwrap();
+    let before = fingerprints(&broker).await;
+    let answer = "token = \"access_token\"\n";
+    broker.change(answer, &format!("{answer}attributes = {{ kind = \"token_type\" }}\n"));
+    broker.accepts(2).await;
+    let token = broker.get(described).await.unwrap();
+    assert_eq!(token.attributes.get("kind").map(String::as_str), Some("Bearer"));
+    assert_ne!(token.fingerprint, before[2]);
+    assert_eq!(broker.get(same).await.unwrap().fingerprint, before[0]);
+    assert_eq!(broker.get(wyvern).await.unwrap().fingerprint, before[1]);
     assert_eq!(asked(&broker), [2, 1, 2]);
 }
 
