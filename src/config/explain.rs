@@ -87,7 +87,7 @@ fn explain_life(budget: Budget, renew_at: f64, life: Duration, workspaces: u32) 
 fn explain_cold_start(budget: Budget, workspaces: u32) -> Vec<String> {
     let takes = cold_start(budget, workspaces);
     let takes_text = shown(takes);
-    let mut lines = vec![format!("  cold start: {workspaces} logins take about {takes_text} by the budget")];
+    let mut lines = vec![format!("  cold start: about {takes_text} by the budget (logins: {workspaces})")];
     if takes > LONG_COLD_START {
         let limit = shown(LONG_COLD_START);
         lines.push(format!(

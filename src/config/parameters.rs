@@ -19,7 +19,10 @@ pub(super) fn read(section: &mut Section<'_, '_>, key: &str, known: Option<&[&st
             Ok(value) => {
                 if is_named_like_a_secret(name) {
                     let path = section.path_of(&format!("{key}.{}", shown(name)));
-                    section.reading.warn(path, "is named like a secret and kept in the clear; what must not be seen belongs into credential");
+                    section.reading.warn(
+                        path,
+                        "is named like a secret and kept in the clear; what must not be seen belongs into credential",
+                    );
                 }
                 parameters.insert(name.to_owned(), value);
             }

@@ -397,6 +397,25 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_in_the_place_of_a_key_is_named() {
+        let rows = [
+            ("ENCRYPTED PRIVATE KEY", "this one is encrypted; openssl pkcs8"),
+            ("OPENSSH PRIVATE KEY", "this one is in OpenSSH's own form; ssh-keygen"),
+            ("PUBLIC KEY", "this is a public key; "),
+            ("RSA PUBLIC KEY", "this is a public key; "),
+            ("CERTIFICATE", "this is a certificate; "),
+        ];
+        for (label, expected) in rows {
+            let pem = format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----");
+            for said in [Form::PrivateKey.checked(&pem).unwrap_err(), Pem::PrivateKey.check(&pem).unwrap_err()] {
+                assert!(said.contains(&format!("a private key in PEM form, and {expected}")), "{said}");
+            }
+        }
+        let many = Form::Word.checked("user = \"a\"\npassword = \"b\"").unwrap_err();
+        assert!(many.ends_with("name one with key = \"…\""), "{many}");
+    }
+
+    #[test]
     fn keyed_files_are_toml_or_json() {
         let toml = Keyed::parse(Path::new("s.toml"), "\"team/a\" = \"one\"\nb = 2\n").unwrap();
         let json = Keyed::parse(Path::new("s.json"), r#"{"team/a": "one", "b": 2}"#).unwrap();

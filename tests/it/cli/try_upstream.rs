@@ -20,7 +20,7 @@ async fn every_step_is_told_and_no_secret_is_shown() {
     assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""));
     let address = upstream.address;
     let expected = [
-        format!("{WORKSPACE}: the flow application-token of emnify, upstream one at http://{address}/\n"),
+        format!("{WORKSPACE}: the flow application-token of emnify, upstream one at http://{address}\n"),
         format!("1. login: POST http://{address}/api/v1/authenticate\n"),
         "   body     {\"application_token\":\"‹application_token›\"}\n".to_owned(),
         "   members  auth_token: text\n".to_owned(),
