@@ -112,8 +112,12 @@ impl Error {
                 Some((key, "is one that the flow sends itself".to_owned()))
             }
             Self::Extra => Some(("extra_parameters".to_owned(), self.to_string())),
-            Self::Missing(_) | Self::Unknown(_) | Self::Value { .. } => None,
-            Self::Lifetime | Self::Url(_) | Self::Request { .. } => None,
+            Self::Missing(_)
+            | Self::Unknown(_)
+            | Self::Value { .. }
+            | Self::Lifetime
+            | Self::Url(_)
+            | Self::Request { .. } => None,
         }
     }
 }
