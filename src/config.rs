@@ -34,6 +34,7 @@ pub use files::Files;
 pub use history::{History, Record};
 pub use kind::Kind;
 pub use problem::{Place, Problem, Problems, Warning};
+pub use reader::nearest;
 pub use recipe::Flow;
 pub use settings::{Directives, Engine, Log, LogFormat, Server};
 pub use source::{Loaded, Source};
@@ -42,7 +43,7 @@ pub use workspace::Workspace;
 
 use crate::health::Rule;
 use crate::secret::MarkKey;
-use reader::{OVERLAY_PREFIX, Reading, Section, unknown, variable};
+use reader::{OVERLAY_PREFIX, Reading, Section, shown, unknown, variable};
 use secret_source::SecretFiles;
 use std::collections::HashMap;
 use std::path::Path;
@@ -103,7 +104,7 @@ impl Config {
             Problem {
                 key: "configuration".to_owned(),
                 place: Place::Line(line),
-                text: format!("not valid TOML at column {column}: {}", error.message()),
+                text: format!("not valid TOML at column {column}: {}{}", error.message(), key_of(&error, text)),
             }
         })?;
         report_unknown_variables(&mut reading);
@@ -125,6 +126,12 @@ impl Config {
         let workspaces = read_workspaces(root, &known, &engine, &mut files);
         Self { server, log, engine, health, upstreams, workspaces, warnings: Vec::new() }
     }
+}
+
+/// The key that stands twice, where that is what is wrong.
+fn key_of(error: &toml::de::Error, text: &str) -> String {
+    let key = error.span().and_then(|span| text.get(span)).filter(|_| error.message().contains("duplicate key"));
+    key.map(|key| format!(" {}", shown(key))).unwrap_or_default()
 }
 
 fn read_upstreams<'t>(root: &mut Section<'_, 't>, files: &mut SecretFiles) -> (Vec<Upstream>, KnownUpstreams<'t>) {

@@ -44,8 +44,13 @@ pub enum Implausible {
     #[error("the token is already expired by the upstream's own clock")]
     AlreadyExpired,
     /// A source gives a life below the bound.
-    #[error("the token's lifetime is implausibly short")]
-    TooShort,
+    #[error("the token's life of {} is less than shortest_lifetime ({})", told(*life), told(*shortest))]
+    TooShort {
+        /// What was said.
+        life: Duration,
+        /// The bound.
+        shortest: Duration,
+    },
 }
 
 /// Claims and `Date` count whole seconds: a token minted late in its second ends up to a second before `start + (exp −
@@ -62,12 +67,15 @@ pub fn decide(sources: Sources, bounds: Bounds) -> Result<Duration, Implausible>
 /// The life that the token was given when it was minted.
 fn issued_lifetime(sources: Sources, bounds: Bounds) -> Result<Option<Duration>, Implausible> {
     let claimed = match (sources.issued_at, sources.expires_at) {
-        (Some(iat), Some(exp)) => Some(seconds_between(iat, exp).ok_or(Implausible::TooShort)?),
+        (Some(iat), Some(exp)) => {
+            let too_short = Implausible::TooShort { life: Duration::ZERO, shortest: bounds.shortest };
+            Some(seconds_between(iat, exp).ok_or(too_short)?)
+        }
         (None, Some(_) | None) | (Some(_), None) => None,
     };
     let shortest = [claimed, sources.expires_in, sources.configured].into_iter().flatten().min();
     match shortest {
-        Some(life) if life < bounds.shortest => Err(Implausible::TooShort),
+        Some(life) if life < bounds.shortest => Err(Implausible::TooShort { life, shortest: bounds.shortest }),
         Some(life) if Some(life) == claimed => Ok(Some(life.saturating_sub(TRUNCATION))),
         Some(life) => Ok(Some(life)),
         None => Ok(None),
@@ -90,6 +98,10 @@ fn left_at_answer(sources: Sources) -> Result<Option<Duration>, Implausible> {
 fn seconds_between(from: i64, to: i64) -> Option<Duration> {
     let seconds = to.checked_sub(from)?;
     u64::try_from(seconds).ok().map(Duration::from_secs)
+}
+
+fn told(life: Duration) -> String {
+    humantime::format_duration(life).to_string()
 }
 
 #[cfg(test)]
@@ -149,12 +161,13 @@ mod tests {
 
     #[test]
     fn absurd_lives_are_refused_or_capped() {
-        assert_eq!(decide(jwt(100, 100), BOUNDS), Err(Implausible::TooShort));
-        assert_eq!(decide(jwt(100, 50), BOUNDS), Err(Implausible::TooShort));
-        assert_eq!(decide(jwt(i64::MIN, i64::MAX), BOUNDS), Err(Implausible::TooShort));
+        let too_short = |life| Err(Implausible::TooShort { life, shortest: BOUNDS.shortest });
+        assert_eq!(decide(jwt(100, 100), BOUNDS), too_short(Duration::ZERO));
+        assert_eq!(decide(jwt(100, 50), BOUNDS), too_short(Duration::ZERO));
+        assert_eq!(decide(jwt(i64::MIN, i64::MAX), BOUNDS), too_short(Duration::ZERO));
         assert_eq!(decide(jwt(0, i64::MAX), BOUNDS), Ok(BOUNDS.longest));
         assert_eq!(decide(Sources::default(), BOUNDS), Err(Implausible::Unknown));
         let no_life = Sources { expires_in: Some(Duration::ZERO), ..Sources::default() };
-        assert_eq!(decide(no_life, BOUNDS), Err(Implausible::TooShort));
+        assert_eq!(decide(no_life, BOUNDS), too_short(Duration::ZERO));
     }
 }

@@ -185,6 +185,7 @@ impl Reloader {
             workspaces.rebound = count(|change| *change == WorkspaceChange::Rebound),
             workspaces.credentials =
                 count(|change| matches!(change, WorkspaceChange::Changed { credential: true, .. })),
+            workspaces.redescribed = count(|change| matches!(change, WorkspaceChange::Changed { recipe: true, .. })),
             upstreams.changed = changes.upstreams.len(),
             "configuration accepted"
         );

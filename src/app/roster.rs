@@ -67,18 +67,30 @@ pub(super) fn rehearse_whole(config: Config) -> Result<(), Problems> {
         let Workspace { upstream, flow, fields, place, .. } = workspace;
         if let Some(reached) = found.get(&upstream) {
             let made = exchange_of(reached, &flow, fields);
-            problems.extend(made.err().map(|text| problem_of(position, place, text)));
+            problems.extend(made.err().map(|misfit| problem_of(position, place, misfit)));
         }
     }
     Problems::new(problems).map_or(Ok(()), Err)
 }
 
-pub(super) fn exchange_of(reached: &Arc<exchange::Upstream>, flow: &Flow, fields: Fields) -> Result<Exchange, String> {
-    Exchange::new(Arc::clone(reached), Arc::clone(&flow.recipe), fields).map_err(|error| error.to_string())
+pub(super) fn exchange_of(reached: &Arc<exchange::Upstream>, flow: &Flow, fields: Fields) -> Result<Exchange, Misfit> {
+    Exchange::new(Arc::clone(reached), Arc::clone(&flow.recipe), fields).map_err(|error| {
+        match error.blamed(&flow.recipe) {
+            Some((key, text)) => Misfit { key: format!(".{key}"), text },
+            None => Misfit { key: String::new(), text: error.to_string() },
+        }
+    })
 }
 
-pub(super) fn problem_of(position: usize, place: Place, text: String) -> Problem {
-    Problem { key: format!("workspaces[{position}]"), place, text }
+/// Why a Workspace does not fit its flow, and which of its keys is to blame, a dot before it; empty for none of them.
+pub(super) struct Misfit {
+    key: String,
+    text: String,
+}
+
+pub(super) fn problem_of(position: usize, place: Place, misfit: Misfit) -> Problem {
+    let Misfit { key, text } = misfit;
+    Problem { key: format!("workspaces[{position}]{key}"), place, text }
 }
 
 /// The engine's part of a configuration.
@@ -126,7 +138,7 @@ impl Roster {
             let place = workspace.place.clone();
             match steps_for(workspace, &changes, &reached) {
                 Ok(wanted) => steps.extend(wanted.into_iter().flatten()),
-                Err(text) => problems.push(problem_of(position, place, text)),
+                Err(misfit) => problems.push(problem_of(position, place, misfit)),
             }
         }
         match Problems::new(problems) {
@@ -181,13 +193,29 @@ pub(super) fn reached(position: usize, upstream: &Upstream) -> Result<exchange::
         Ok(client)
     });
     let client = made.map_err(|error| Problem {
-        key: format!("upstreams[{position}]"),
-        place: Place::Unknown,
+        key: format!("upstreams[{position}]{}", blamed(&error, upstream)),
+        place: upstream.place.clone(),
         text: error.to_string(),
     })?;
     let Upstream { base_url, bounds, token_lifetime, .. } = upstream;
     let (client, base) = (Arc::new(client), base_url.clone());
     Ok(exchange::Upstream { client, base, bounds: *bounds, token_lifetime: *token_lifetime })
+}
+
+/// The key of the upstream that is to blame, a dot before it.
+fn blamed(error: &http::Error, upstream: &Upstream) -> &'static str {
+    match error {
+        http::Error::AllowPrivate => ".allow_private",
+        http::Error::Url(_) => ".url",
+        http::Error::Proxy(_) => ".proxy",
+        http::Error::Ca => ".ca_file",
+        http::Error::Identity => ".client_certificate",
+        http::Error::Build => match (&upstream.http.ca_pem, &upstream.http.client_identity_pem) {
+            (Some(_), None) => ".ca_file",
+            (None, Some(_)) => ".client_certificate",
+            (Some(_), Some(_)) | (None, None) => "",
+        },
+    }
 }
 
 impl Step {
@@ -220,7 +248,7 @@ fn steps_for(
     workspace: Workspace,
     changes: &Changes,
     reached: &HashMap<UpstreamName, Arc<exchange::Upstream>>,
-) -> Result<[Option<Step>; 2], String> {
+) -> Result<[Option<Step>; 2], Misfit> {
     let change = changes.workspaces.get(&workspace.name).copied();
     let anew = is_reached_anew(changes, &workspace.upstream);
     if change.is_none() && !anew {

@@ -6,7 +6,6 @@ use crate::provider::exchange::Exchange;
 use crate::provider::exchange::explain::Listener;
 use crate::provider::{FetchError, Fetched};
 use std::sync::Arc;
-use url::Url;
 
 /// The exchange of one Workspace, as the broker would make it.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ pub struct Trial {
     /// The name of the flow.
     pub flow: String,
     /// Where the upstream is.
-    pub base_url: Url,
+    pub url: String,
     exchange: Exchange,
 }
 
@@ -33,14 +32,19 @@ impl Trial {
         let reached = roster::reached(at, &upstream).map_err(Problems::from)?;
         let Workspace { flow, fields, place, .. } = workspace;
         let exchange = roster::exchange_of(&Arc::new(reached), &flow, fields);
-        let exchange = exchange.map_err(|text| roster::problem_of(position, place, text))?;
+        let exchange = exchange.map_err(|misfit| roster::problem_of(position, place, misfit))?;
         Ok(Some(Self {
             upstream: upstream.name.as_str().to_owned(),
             kind: upstream.kind.name,
             flow: flow.name.clone(),
-            base_url: upstream.base_url,
+            url: upstream.url().to_owned(),
             exchange,
         }))
+    }
+
+    /// Whether the next attempt begins with a refresh: whether the flow has one, and the last answer what it takes.
+    pub fn would_refresh(&self) -> bool {
+        self.exchange.has_refresh_token()
     }
 
     /// One attempt, telling the listener of each step. The upstream counts it as a login like any other.

@@ -98,7 +98,7 @@ fn welcome(app: &App, upstream: SocketAddr, config: &Path) -> String {
 
   gRPC      http://{grpc}
   probes    http://{probe}/livez /readyz /metrics /config
-  upstream  {api} (simulated emnify, Wyvern, Sensos, OAuth 2.0)
+  upstream  {api} (simulated emnify, Wyvern, Sensos, OAuth 2.0, others under /odd)
   config    {config}
 
 Workspaces:
@@ -122,7 +122,7 @@ Try, in another terminal:
   {program} report {broker} demo/emnify --status 401 \
       --fingerprint \"$({get} --json | sed -n 's/.*\"fingerprint\": \"\\(.*\\)\".*/\\1/p')\"
 
-  # by any gRPC client
+  # by any gRPC client, such as grpcurl, which must be installed
   grpcurl -plaintext -d '{{\"workspace\":\"demo/emnify\"}}' {grpc} tokenbroker.v1.TokenService/GetToken
 
   # what is sent to an upstream, and what is made of its answer

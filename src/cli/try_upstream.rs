@@ -1,16 +1,20 @@
-//! `try-upstream`: one exchange, and every step of it in words, without a broker and without a secret shown.
+//! `try-upstream`: one exchange, and every step of it in words, without a broker. Of what is sent, the secrets of the
+//! credential, the tokens and the extra parameters are masked; of what comes back, only what the description calls an
+//! attribute is shown.
 
 use super::check_config::{load, source};
 use super::{Failure, print};
 use crate::app::Trial;
 use crate::clock::Clock;
+use crate::config::nearest;
 use crate::failure;
 use crate::provider::Fetched;
 use crate::provider::exchange::explain::{Answered, Event, Sent};
+use crate::provider::recipe::Stage;
 use crate::token::Fingerprint;
 use clap::Args;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// What to try.
@@ -22,43 +26,95 @@ pub(super) struct Options {
     config: PathBuf,
     /// The Workspace whose credential to exchange.
     workspace: String,
+    /// Exchanges a second time, by the refresh token that the login brought.
+    #[arg(long)]
+    refresh: bool,
 }
 
 pub(super) async fn try_upstream(options: Options) -> Result<(), Failure> {
-    let Options { config, workspace } = options;
+    let Options { config, workspace, refresh } = options;
     let (config, _) = load(&source(&config))?;
     for warning in &config.warnings {
         print(format_args!("warning: {warning}"))?;
     }
+    let near = nearest(&workspace, config.workspaces.iter().map(|one| one.name.as_str())).map(str::to_owned);
     let trial = Trial::new(config, &workspace).map_err(|problems| Failure::Usage(problems.to_string()))?;
-    let trial = trial.ok_or_else(|| Failure::Usage("the configuration has no workspace of this name".to_owned()))?;
-    let Trial { upstream, kind, flow, base_url, .. } = &trial;
-    print(format_args!("{workspace}: the flow {flow} of {kind}, upstream {upstream} at {base_url}"))?;
-    let started = Clock::system().now().wall;
-    let (first_failure, number) = (Mutex::new(None), Mutex::new(0));
-    let listener = |event| {
-        if let Err(failure) = print(told(&event, &number)) {
-            first_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
-        }
-    };
-    let result = trial.run(&listener).await;
-    if let Some(failure) = first_failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(failure);
+    let trial = trial.ok_or_else(|| {
+        let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        Failure::Usage(format!("the configuration has no workspace of this name{hint}"))
+    })?;
+    let Trial { upstream, kind, flow, url, .. } = &trial;
+    print(format_args!("{workspace}: the flow {flow} of {kind}, upstream {upstream} at {url}"))?;
+    let told = Told::default();
+    once(&trial, &told).await?;
+    if refresh {
+        again(&trial, &told).await?;
     }
+    Ok(())
+}
+
+/// One attempt, and what it brought.
+async fn once(trial: &Trial, told: &Told) -> Result<(), Failure> {
+    let started = Clock::system().now().wall;
+    let result = trial.run(&|event| told.tell(&event)).await;
+    told.printed()?;
     match result {
         Ok(fetched) => print(granted(&fetched, started)),
         Err(error) => Err(Failure::Failed(format!("{error}\n{}", meaning(error.kind)).into())),
     }
 }
 
-fn told(event: &Event, number: &Mutex<usize>) -> String {
-    match event {
-        Event::Sent(sent) => {
-            let mut number = number.lock().unwrap_or_else(PoisonError::into_inner);
-            *number += 1;
-            format!("\n{number}. {}", request(sent))
+/// A second attempt, which has to get its token by a refresh.
+async fn again(trial: &Trial, told: &Told) -> Result<(), Failure> {
+    if !trial.would_refresh() {
+        let text = "there is nothing to refresh with: the flow has no refresh, or the login's answer no refresh token";
+        return Err(Failure::Failed(text.into()));
+    }
+    once(trial, told).await?;
+    if told.state().refused {
+        let text = "the refresh failed, and the login after it brought the token: a broker would log in each time";
+        return Err(Failure::Failed(text.into()));
+    }
+    Ok(())
+}
+
+/// What has been printed of the steps.
+#[derive(Default)]
+struct Told(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    requests: usize,
+    /// Whether a refresh brought no token.
+    refused: bool,
+    failure: Option<Failure>,
+}
+
+impl Told {
+    fn tell(&self, event: &Event) {
+        let mut state = self.state();
+        let text = match event {
+            Event::Sent(sent) => {
+                state.requests += 1;
+                format!("\n{}. {}", state.requests, request(sent))
+            }
+            Event::Answered(answered) => {
+                state.refused |= answered.stage == Stage::Refresh && !answered.is_good;
+                answer(answered)
+            }
+        };
+        if let Err(failure) = print(text) {
+            state.failure.get_or_insert(failure);
         }
-        Event::Answered(answered) => answer(answered),
+    }
+
+    /// The first failure to print, if there was one.
+    fn printed(&self) -> Result<(), Failure> {
+        self.state().failure.take().map_or(Ok(()), Err)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,8 +167,9 @@ fn meaning(kind: failure::Failure) -> &'static str {
         LockedOut => "The account is locked for a while. A broker would wait for five minutes.",
         TenantMismatch => "The token is of another tenant than the workspace: a broker would not hand it out.",
         Malformed => {
-            "The answer does not fit the description of the flow: compare its status and members with success, token \
-             and expiry."
+            "The answer does not fit the description of the flow: compare its status and members with success, when, \
+             failures, token, token_type, expiry, extra_headers and attributes. An answer that refuses something with a \
+             status of success needs a rule in failures."
         }
     }
 }

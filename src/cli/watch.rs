@@ -35,7 +35,8 @@ pub(super) struct Options {
     /// Print each change as one line of JSON that holds everything, the token itself too.
     #[arg(long)]
     json: bool,
-    /// End as soon as each Workspace has a token or a reason why not, within --timeout; code 1 if one has none.
+    /// End as soon as each Workspace has a token or a reason why not, within --timeout; the exit code is 1 if one has
+    /// none.
     #[arg(long)]
     once: bool,
 }
@@ -187,7 +188,7 @@ impl Session {
         }
         match self.settled.values().filter(|outcome| **outcome == Outcome::None).count() {
             0 => Ok(ControlFlow::Break(())),
-            without => Err(Failure::Failed(format!("{without} of {all} workspaces have no token").into())),
+            without => Err(Failure::Failed(format!("workspaces without a token: {without} of {all}").into())),
         }
     }
 

@@ -20,7 +20,8 @@ pub(super) fn flow(section: &mut Section<'_, '_>, offer: &Offer) -> Option<Arc<F
     let flow = if section.has("flow") { named(section, offer) } else { chosen(section, offer) }?;
     if flow.recipe.needs_store {
         let text = format!(
-            "the flow {} of {} needs a store: each use of its credential brings another one, which has to be kept",
+            "the flow {} of {} needs a store: each use of its credential brings another one, which has to be kept; use \
+             another flow, such as one whose server goes on accepting the same credential",
             flow.name, offer.kind
         );
         section.problem_with("flow", text);
@@ -33,7 +34,7 @@ fn named(section: &mut Section<'_, '_>, offer: &Offer) -> Option<Arc<Flow>> {
     section.read("flow", |value| {
         let name = text("the name of a flow")(value)?;
         let found = offer.flows.iter().find(|flow| flow.name == name).cloned();
-        found.ok_or_else(|| unknown("flow", name, offer.flows.iter().map(|flow| flow.name.as_str())))
+        found.ok_or_else(|| unknown("flow", name, offer.usable().map(|flow| flow.name.as_str())))
     })
 }
 
@@ -47,7 +48,7 @@ fn chosen(section: &mut Section<'_, '_>, offer: &Offer) -> Option<Arc<Flow>> {
         // Told of the credential, or of the upstream.
         return None;
     }
-    let fitting: Vec<_> = offer.flows.iter().filter(|flow| fits(&flow.recipe, &names)).collect();
+    let fitting: Vec<_> = offer.usable().filter(|flow| fits(&flow.recipe, &names)).collect();
     match fitting.as_slice() {
         [one] => Some(Arc::clone(one)),
         [] => meant(section, offer, &names),
@@ -70,12 +71,12 @@ fn fits(recipe: &Recipe, names: &[&str]) -> bool {
 /// The flow to tell the problems of a credential by that fits none: the one that shares most secrets with it.
 fn meant(section: &mut Section<'_, '_>, offer: &Offer, names: &[&str]) -> Option<Arc<Flow>> {
     let shared = |flow: &Flow| flow.recipe.secrets.iter().filter(|field| names.contains(&field.name.as_str())).count();
-    let most = offer.flows.iter().map(|flow| shared(flow)).max().filter(|most| *most > 0);
-    let mut closest = offer.flows.iter().filter(|flow| Some(shared(flow)) == most);
+    let most = offer.usable().map(|flow| shared(flow)).max().filter(|most| *most > 0);
+    let mut closest = offer.usable().filter(|flow| Some(shared(flow)) == most);
     if let (Some(one), None) = (closest.next(), closest.next()) {
         return Some(Arc::clone(one));
     }
-    let flows = offer.flows.iter().map(|flow| format!("{} takes {}", flow.name, takes(&flow.recipe.secrets)));
+    let flows = offer.usable().map(|flow| format!("{} takes {}", flow.name, takes(&flow.recipe.secrets)));
     let flows: Vec<_> = flows.collect();
     section.problem_with("credential", format!("fits no flow of {}: {}", offer.kind, flows.join("; ")));
     None

@@ -29,13 +29,13 @@ pub fn explain(config: &Config) -> Vec<String> {
 fn explain_upstream(upstream: &Upstream, by_flow: &HashMap<&str, u32>) -> Vec<String> {
     let Upstream { budget, renew_at, flows, .. } = upstream;
     let workspaces = by_flow.values().sum();
-    let flows = flows.iter().map(|flow| {
+    let flows = flows.iter().filter(|flow| !flow.recipe.needs_store).map(|flow| {
         let count = by_flow.get(flow.name.as_str()).copied().unwrap_or(0);
         format!("{}: {count}", flow.name)
     });
     let flows: Vec<_> = flows.collect();
     let mut lines = vec![
-        format!("upstream {} ({}, {}): Workspaces: {workspaces}", upstream.name, upstream.kind.name, upstream.base_url),
+        format!("upstream {} ({}, {}): Workspaces: {workspaces}", upstream.name, upstream.kind.name, upstream.url()),
         format!("  Workspaces by flow: {}", flows.join(", ")),
         format!(
             "  budget: {} logins per {}: {} at once, of which {} are kept for waiting callers, then {} per hour",
@@ -90,7 +90,7 @@ fn explain_life(budget: Budget, renew_at: f64, life: Duration, workspaces: u32) 
 fn explain_cold_start(budget: Budget, workspaces: u32) -> Vec<String> {
     let takes = cold_start(budget, workspaces);
     let takes_text = shown(takes);
-    let mut lines = vec![format!("  cold start: {workspaces} logins take about {takes_text} by the budget")];
+    let mut lines = vec![format!("  cold start: about {takes_text} by the budget (logins: {workspaces})")];
     if takes > LONG_COLD_START {
         let limit = shown(LONG_COLD_START);
         lines.push(format!(

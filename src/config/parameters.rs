@@ -16,7 +16,16 @@ pub(super) fn read(section: &mut Section<'_, '_>, key: &str, known: Option<&[&st
             Some(_) | None => value(Value::of(item.get_ref())),
         };
         match value {
-            Ok(value) => drop(parameters.insert(name.to_owned(), value)),
+            Ok(value) => {
+                if is_named_like_a_secret(name) {
+                    let path = section.path_of(&format!("{key}.{}", shown(name)));
+                    section.reading.warn(
+                        path,
+                        "is named like a secret and kept in the clear; what must not be seen belongs into credential",
+                    );
+                }
+                parameters.insert(name.to_owned(), value);
+            }
             Err(text) => {
                 let place = section.reading.place(item);
                 section.problem(&format!("{key}.{}", shown(name)), place, text);
@@ -24,6 +33,14 @@ pub(super) fn read(section: &mut Section<'_, '_>, key: &str, known: Option<&[&st
         }
     }
     parameters
+}
+
+/// Whether a name says that what it names must not be seen.
+pub(super) fn is_named_like_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["secret", "password", "passwd", "passphrase", "token", "key", "credential", "credentials", "authorization"]
+        .iter()
+        .any(|word| name.ends_with(word))
 }
 
 fn value(value: Value<'_>) -> Result<String, String> {

@@ -367,7 +367,7 @@ pub(super) fn unknown<'k>(what: &str, name: &str, known: impl Iterator<Item = &'
 }
 
 /// The known name that a mistyped one is closest to.
-fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     known
         .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).clamp(1, 3))

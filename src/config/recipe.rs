@@ -6,6 +6,7 @@
 mod answer;
 mod request;
 
+use super::parameters::is_named_like_a_secret;
 use super::reader::{Entry, Section, Value, shown};
 use super::scalar::{boolean, parsed, text};
 use crate::provider::recipe::template::Template;
@@ -210,6 +211,13 @@ fn name<'t>(expected: &'static str) -> impl FnOnce(Value<'t>) -> Result<String, 
 fn path(value: Value<'_>) -> Result<Path, String> {
     let expected = "a path such as \"result.token\", or an array of names where one of them holds a dot";
     let names: Option<Vec<String>> = match value {
+        Value::Text(text) if text.starts_with('$') || text.contains(['/', '[', ']']) => {
+            return Err(
+                "expected names with dots between and nothing else, such as \"items.0.token\" (no '$', '[0]' or \
+                        '/'; a name that holds one of them stands in an array of names)"
+                    .to_owned(),
+            );
+        }
         Value::Text(text) => Some(text.split('.').map(ToOwned::to_owned).collect()),
         Value::Array(items) => items
             .iter()
@@ -246,7 +254,22 @@ fn each<'t, T>(
 
 /// A table of texts with places for fields.
 fn templates(section: &mut Section<'_, '_>, key: &str) -> Vec<(String, Template)> {
-    each(section, key, "a table of texts", |entry| template(Value::of(entry.item.get_ref())))
+    let templates = each(section, key, "a table of texts", |entry| template(Value::of(entry.item.get_ref())));
+    for (name, template) in &templates {
+        warn_of_literal(section, &format!("{key}.{}", shown(name)), name, template);
+    }
+    templates
+}
+
+/// A secret has its place in a credential: what stands here is known to everybody who may read the configuration.
+fn warn_of_literal(section: &mut Section<'_, '_>, key: &str, name: &str, template: &Template) {
+    let is_literal = template.fields().next().is_none() && !template.parts().is_empty();
+    if is_literal && is_named_like_a_secret(name) {
+        let path = section.path_of(key);
+        section
+            .reading
+            .warn(path, "is named like a secret and stands here in full; put it into secrets, and {name} here");
+    }
 }
 
 fn template(value: Value<'_>) -> Result<Template, String> {

@@ -1,7 +1,7 @@
 //! Readers of single values: each takes what was found and gives a value in range, or the sentence that says what is
 //! expected.
 
-use super::reader::Value;
+use super::reader::{Value, nearest};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -65,11 +65,12 @@ pub(super) fn choice<'t, T: Copy>(words: &[(&str, T)]) -> impl FnOnce(Value<'t>)
         let quoted: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
         let expected = quoted.join(" or ");
         let text = text(&expected)(value)?;
-        words
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, meaning)| *meaning)
-            .ok_or_else(|| format!("expected {expected}"))
+        words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
+            match nearest(text, words.iter().map(|(word, _)| *word)) {
+                Some(near) => format!("expected {expected}; did you mean \"{near}\"?"),
+                None => format!("expected {expected}"),
+            }
+        })
     }
 }
 

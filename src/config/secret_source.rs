@@ -183,7 +183,7 @@ impl Pem {
                     key.zeroize();
                     Ok(())
                 }
-                Err(_) => Err("the file must hold a private key in PEM form".to_owned()),
+                Err(_) => Err(format!("the file must hold a private key in PEM form{}", instead(content))),
             },
         }
     }
@@ -307,12 +307,30 @@ impl Form {
 fn check_key(secret: &str) -> Result<(), String> {
     let is_plain = secret.bytes().all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\r' | b'\n'));
     let is_key = is_plain && Pem::PrivateKey.check(secret).is_ok();
-    is_key.then_some(()).ok_or_else(|| "the secret must be a private key in PEM form".to_owned())
+    is_key.then_some(()).ok_or_else(|| format!("the secret must be a private key in PEM form{}", instead(secret)))
+}
+
+/// What stands in the place of a private key, and what to do about it.
+fn instead(pem: &str) -> &'static str {
+    let begins = |label: &str| pem.contains(&format!("-----BEGIN {label}"));
+    if begins("ENCRYPTED PRIVATE KEY") || pem.contains("Proc-Type: 4,ENCRYPTED") {
+        ", and this one is encrypted; openssl pkcs8 -topk8 -nocrypt makes a plain one of it"
+    } else if begins("OPENSSH PRIVATE KEY") {
+        ", and this one is in OpenSSH's own form; ssh-keygen -p -m PKCS8 changes it"
+    } else if begins("PUBLIC KEY") || begins("RSA PUBLIC KEY") {
+        ", and this is a public key; the broker signs with the private one"
+    } else if begins("CERTIFICATE") {
+        ", and this is a certificate; the broker signs with its private key"
+    } else {
+        ""
+    }
 }
 
 fn check_word(secret: &str) -> Result<(), String> {
     if !secret.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
-        return Err("the secret must be one line of printable ASCII".to_owned());
+        let hint =
+            if secret.contains('\n') { "; of a file with many secrets, name one with key = \"…\"" } else { "" };
+        return Err(format!("the secret must be one line of printable ASCII{hint}"));
     }
     if secret.starts_with(' ') || secret.ends_with(' ') {
         return Err("the secret must not begin or end with a space".to_owned());
@@ -378,6 +396,25 @@ mod tests {
             assert!(Form::PrivateKey.checked(&bad).is_err(), "{bad}");
             assert!(Form::Any.checked(&bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_a_key_is_named() {
+        let rows = [
+            ("ENCRYPTED PRIVATE KEY", "this one is encrypted; openssl pkcs8"),
+            ("OPENSSH PRIVATE KEY", "this one is in OpenSSH's own form; ssh-keygen"),
+            ("PUBLIC KEY", "this is a public key; "),
+            ("RSA PUBLIC KEY", "this is a public key; "),
+            ("CERTIFICATE", "this is a certificate; "),
+        ];
+        for (label, expected) in rows {
+            let pem = format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----");
+            for said in [Form::PrivateKey.checked(&pem).unwrap_err(), Pem::PrivateKey.check(&pem).unwrap_err()] {
+                assert!(said.contains(&format!("a private key in PEM form, and {expected}")), "{said}");
+            }
+        }
+        let many = Form::Word.checked("user = \"a\"\npassword = \"b\"").unwrap_err();
+        assert!(many.ends_with("name one with key = \"…\""), "{many}");
     }
 
     #[test]

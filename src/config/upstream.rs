@@ -3,6 +3,7 @@
 use super::endpoint;
 use super::kind::{self, Kind};
 use super::parameters;
+use super::problem::Place;
 use super::reader::{Section, Value, unknown};
 use super::recipe::{self, Flow};
 use super::scalar::{days, duration, fraction, integer, minutes, parsed, seconds, text};
@@ -68,6 +69,8 @@ pub struct Upstream {
     pub bounds: Bounds,
     /// How it is reached.
     pub http: http::Options,
+    /// Where it stands.
+    pub place: Place,
 }
 
 /// What an upstream offers to its Workspaces.
@@ -80,7 +83,19 @@ pub(super) struct Offer {
     pub(super) defaults: BTreeMap<String, String>,
 }
 
+impl Offer {
+    /// The flows that can be gone without a store.
+    pub(super) fn usable(&self) -> impl Iterator<Item = &Arc<Flow>> + Clone {
+        self.flows.iter().filter(|flow| !flow.recipe.needs_store)
+    }
+}
+
 impl Upstream {
+    /// Where it is, as it is written: a path without a slash at its end, which none of the requests need have.
+    pub fn url(&self) -> &str {
+        self.base_url.as_str().trim_end_matches('/')
+    }
+
     /// Each `None` where a problem left nothing to put in place.
     pub(super) fn read(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> (Option<Self>, Option<Offer>) {
         let name_expected = "a name of a-z, 0-9, '.', '_' and '-'";
@@ -94,6 +109,7 @@ impl Upstream {
         let http = http_options(section, files);
         let base_url = base_url(section, kind, &http);
         let offer = kind.and_then(|kind| offer(section, name.clone(), kind));
+        let place = section.place();
         let upstream = || {
             Some(Self {
                 name: name?,
@@ -106,6 +122,7 @@ impl Upstream {
                 renew_at,
                 bounds,
                 http,
+                place,
             })
         };
         (upstream(), offer)
@@ -137,13 +154,9 @@ fn offer(section: &mut Section<'_, '_>, name: Option<UpstreamName>, kind: &'stat
         }
         kind.flows.clone()
     };
-    for flow in flows.iter().filter(|flow| flow.recipe.needs_lifetime()) {
-        if !section.has("token_lifetime") {
-            let Flow { name, .. } = &**flow;
-            section.problem_with(
-                "token_lifetime",
-                format!("is missing: in the flow {name} of {} nothing says how long a token lives", kind.name),
-            );
+    if !section.has("token_lifetime") {
+        for flow in flows.iter().filter(|flow| flow.recipe.needs_lifetime()) {
+            report_no_lifetime(section, flow);
         }
     }
     let mut names: Vec<&str> = flows.iter().flat_map(|flow| &flow.recipe.parameters).map(|p| p.name.as_str()).collect();
@@ -151,6 +164,23 @@ fn offer(section: &mut Section<'_, '_>, name: Option<UpstreamName>, kind: &'stat
     names.dedup();
     let defaults = parameters::read(section, "defaults", Some(&names));
     Some(Offer { name: name?, kind: kind.name, flows, defaults })
+}
+
+/// Where the flow is described here, its description may say it too.
+fn report_no_lifetime(section: &mut Section<'_, '_>, flow: &Flow) {
+    let Flow { kind, name, recipe } = flow;
+    if *kind != kind::DESCRIBED {
+        let text = format!("is missing: in the flow {name} of {kind} nothing says how long a token lives");
+        section.problem_with("token_lifetime", text);
+        return;
+    }
+    for (stage, _) in recipe.last_steps().filter(|(_, step)| step.answer.expiry.is_empty()) {
+        let key = format!("flows.{name}.{}.answer.expiry", stage.as_str());
+        let place = section.place_of(&key);
+        let text =
+            "is missing: nothing says how long a token lives; expected it here, or token_lifetime of the upstream";
+        section.problem(&key, place, text);
+    }
 }
 
 fn described_flows(section: &mut Section<'_, '_>) -> Vec<Arc<Flow>> {

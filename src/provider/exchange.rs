@@ -97,6 +97,31 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The key of the Workspace that is to blame, if it is one, and the rest of a sentence about it.
+    pub fn blamed(&self, recipe: &Recipe) -> Option<(String, String)> {
+        match self {
+            Self::Value { name, why } if recipe.secret(name).is_some() => {
+                Some((format!("credential.{name}"), (*why).to_owned()))
+            }
+            Self::Value { name, why } if recipe.parameter(name).is_some() => {
+                Some((format!("parameters.{name}"), (*why).to_owned()))
+            }
+            Self::ExtraTwice(name) => {
+                let key = format!("extra_parameters.{}", name.escape_debug());
+                Some((key, "is one that the flow sends itself".to_owned()))
+            }
+            Self::Extra => Some(("extra_parameters".to_owned(), self.to_string())),
+            Self::Missing(_)
+            | Self::Unknown(_)
+            | Self::Value { .. }
+            | Self::Lifetime
+            | Self::Url(_)
+            | Self::Request { .. } => None,
+        }
+    }
+}
+
 /// What an upstream is to all of its Workspaces.
 #[derive(Debug)]
 pub struct Upstream {
@@ -132,6 +157,11 @@ impl Exchange {
     /// The same as [`Provider::exchange`], telling a listener of each step.
     pub async fn exchange_aloud(&self, listener: Listener<'_>) -> Result<Fetched, FetchError> {
         self.attempt(Some(listener)).await
+    }
+
+    /// Whether its next attempt begins with a refresh.
+    pub fn has_refresh_token(&self) -> bool {
+        self.recipe.refresh.is_some() && self.memory.grant().is_some()
     }
 
     async fn attempt(&self, listener: Option<Listener<'_>>) -> Result<Fetched, FetchError> {

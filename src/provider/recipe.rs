@@ -12,6 +12,7 @@ pub(crate) use check::{ASSERTION, ENDPOINT, REFRESH_TOKEN, TOKEN};
 pub use check::{Problem, Stage};
 
 use crate::failure::Failure;
+use std::fmt;
 use std::time::Duration;
 use template::Template;
 
@@ -160,6 +161,10 @@ pub(crate) enum Algorithm {
     EdDsa,
 }
 
+/// What is said of any other name.
+pub(crate) const NO_ALGORITHM: &str = "is no algorithm that the broker signs with; expected one of RS256, RS384, RS512, \
+                                       PS256, PS384, PS512, ES256, ES384 and EdDSA";
+
 impl Algorithm {
     const ALL: [Self; 9] = [
         Self::Rs256,
@@ -255,6 +260,12 @@ pub enum Source {
 /// Never empty. Written `result.access_token`, or as an array where a name holds a dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path(pub Vec<String>);
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("."))
+    }
+}
 
 /// Something that must hold of a JSON body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -353,6 +364,16 @@ pub enum Unit {
     Milliseconds,
 }
 
+impl Unit {
+    /// What descriptions call it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Seconds => "s",
+            Self::Milliseconds => "ms",
+        }
+    }
+}
+
 /// How a point in time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -360,6 +381,17 @@ pub enum Format {
     Unix(Unit),
     /// RFC 3339, with an offset.
     Rfc3339,
+}
+
+impl Format {
+    /// What descriptions call it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unix(Unit::Seconds) => "unix-s",
+            Self::Unix(Unit::Milliseconds) => "unix-ms",
+            Self::Rfc3339 => "rfc3339",
+        }
+    }
 }
 
 /// How the token travels.

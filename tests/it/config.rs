@@ -470,21 +470,21 @@ fn the_example_is_valid() {
     assert_eq!(config.upstreams[0].budget.logins, NonZeroU32::new(100).unwrap());
     assert_eq!(config.upstreams[0].budget.per, Duration::from_secs(300));
     insta::assert_snapshot!(explain(&config).join("\n"), @r##"
-    upstream emnify (emnify, https://cdn.emnify.net/): Workspaces: 3
+    upstream emnify (emnify, https://cdn.emnify.net): Workspaces: 3
       Workspaces by flow: application-token: 3, user: 0, user-in-workspace: 0
       budget: 100 logins per 5m: 25 at once, of which 5 are kept for waiting callers, then 900 per hour
       if tokens live 4h: logins per hour when all are in use: 2 (1% of the budget); Workspaces that the budget carries at renew_at 0.5: 1800
       if tokens live 7d: logins per hour when all are in use: 1 (1% of the budget); Workspaces that the budget carries at renew_at 0.5: 75600
-      cold start: 3 logins take about 0s by the budget
-    upstream billing (oauth2, https://login.example.com/oauth2/token/): Workspaces: 1
-      Workspaces by flow: client-credentials: 1, client-credentials-body: 0, jwt-bearer: 0, password: 0, private-key-jwt: 0, refresh-token: 0, rotating-refresh-token: 0, token-exchange: 0
+      cold start: about 0s by the budget (logins: 3)
+    upstream billing (oauth2, https://login.example.com/oauth2/token): Workspaces: 1
+      Workspaces by flow: client-credentials: 1, client-credentials-body: 0, jwt-bearer: 0, password: 0, private-key-jwt: 0, refresh-token: 0, token-exchange: 0
       budget: 60 logins per 5m: 15 at once, of which 3 are kept for waiting callers, then 540 per hour
       if tokens live 1h: logins per hour when all are in use: 2 (1% of the budget); Workspaces that the budget carries at renew_at 0.5: 270
-      cold start: 1 logins take about 0s by the budget
-    upstream depot (http, https://api.depot.example.com/): Workspaces: 1
+      cold start: about 0s by the budget (logins: 1)
+    upstream depot (http, https://api.depot.example.com): Workspaces: 1
       Workspaces by flow: session: 1
       budget: 60 logins per 5m: 15 at once, of which 3 are kept for waiting callers, then 540 per hour
       how long tokens live, and so how many logins they take, is learnt only at run time
-      cold start: 1 logins take about 0s by the budget
+      cold start: about 0s by the budget (logins: 1)
     "##);
 }

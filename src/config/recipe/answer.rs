@@ -23,14 +23,22 @@ const CLASSES: [(&str, Class); 5] = [
     ("unavailable", Class::Unavailable),
     ("malformed", Class::Malformed),
 ];
-const UNITS: [(&str, Unit); 2] = [("s", Unit::Seconds), ("ms", Unit::Milliseconds)];
+const UNITS: [(&str, Unit); 2] = [named_unit(Unit::Seconds), named_unit(Unit::Milliseconds)];
 const FORMATS: [(&str, Format); 3] = [
-    ("rfc3339", Format::Rfc3339),
-    ("unix-s", Format::Unix(Unit::Seconds)),
-    ("unix-ms", Format::Unix(Unit::Milliseconds)),
+    named_format(Format::Rfc3339),
+    named_format(Format::Unix(Unit::Seconds)),
+    named_format(Format::Unix(Unit::Milliseconds)),
 ];
 /// Whether a token that is no JWT is refused.
 const JWTS: [(&str, bool); 2] = [("required", true), ("if-any", false)];
+
+const fn named_unit(unit: Unit) -> (&'static str, Unit) {
+    (unit.as_str(), unit)
+}
+
+const fn named_format(format: Format) -> (&'static str, Format) {
+    (format.as_str(), format)
+}
 
 /// `None` where a problem left nothing to put in place. What failures mean is looked up in `shared` last.
 pub(super) fn answer(section: &mut Section<'_, '_>, shared: &[Rule]) -> Option<Answer> {
@@ -43,6 +51,15 @@ pub(super) fn answer(section: &mut Section<'_, '_>, shared: &[Rule]) -> Option<A
     let when = items(&mut table, "when", CONDITION_KEYS, condition);
     let mut failures = rules(&mut table);
     failures.extend_from_slice(shared);
+    if !when.is_empty() && failures.is_empty() {
+        let path = table.path_of("when");
+        table.reading.warn(
+            path,
+            "says what a success is, and there are no failures: an answer that is refused with a status of success is \
+             malformed, and tried again and again; a rule such as failures = [{ when = [{ path = \"code\", equals = 1 }], \
+             class = \"rejected\" }] says that the credential is refused",
+        );
+    }
     let token = token(&mut table);
     let scheme = table.read("token_type", path);
     let refresh_token = table.read("refresh_token", path);
@@ -74,12 +91,21 @@ fn items<'t, T>(
     keys: &'static [&'static str],
     mut read: impl FnMut(&mut Section<'_, 't>) -> Option<T>,
 ) -> Vec<T> {
-    let found = section.items(key, "an array of tables");
+    let found = section.items(key, &format!("an array of tables, such as {key} = [{}]", example(key)));
     let items = found.iter().enumerate().filter_map(|(position, item)| {
         let path = format!("{}[{position}]", section.path_of(key));
         section.reading.item(path, item, keys).and_then(|mut table| read(&mut table))
     });
     items.collect()
+}
+
+/// One table of an array with this key.
+fn example(key: &str) -> &'static str {
+    match key {
+        "failures" => "{ status = [400], class = \"rejected\" }",
+        "expiry" => "{ relative = \"expires_in\", unit = \"s\" }",
+        _ => "{ path = \"code\", equals = 0 }",
+    }
 }
 
 fn paths(table: &mut Section<'_, '_>, key: &str) -> Vec<(String, Path)> {

@@ -2,7 +2,7 @@
 
 use super::super::reader::{Entry, Section, Value, shown};
 use super::super::scalar::{boolean, choice, days, duration, hours, seconds};
-use super::{field_name, template, templates};
+use super::{field_name, template, templates, warn_of_literal};
 use crate::provider::recipe::template::Template;
 use crate::provider::recipe::{Assertion, Basic, Body, Json, Method, Request};
 use std::time::Duration;
@@ -61,7 +61,12 @@ fn object(section: &mut Section<'_, '_>, key: &str) -> Vec<(String, Json)> {
     let mut members = Vec::new();
     for Entry { name, item } in section.entries(key, "a table") {
         match json(Value::of(item.get_ref()), DEEPEST_JSON) {
-            Ok(value) => members.push((name.to_owned(), value)),
+            Ok(value) => {
+                if let Json::Text(template) = &value {
+                    warn_of_literal(section, &format!("{key}.{}", shown(name)), name, template);
+                }
+                members.push((name.to_owned(), value));
+            }
             Err(text) => {
                 let place = section.reading.place(item);
                 section.problem(&format!("{key}.{}", shown(name)), place, text);

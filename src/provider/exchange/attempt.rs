@@ -69,7 +69,7 @@ impl<'a> Attempt<'a> {
         {
             match outcome {
                 Err(error) if error.kind == Failure::Rejected => {
-                    tracing::debug!("the refresh token is refused: the login follows");
+                    tracing::info!("the refresh token is refused: the login follows");
                 }
                 outcome => return outcome,
             }
@@ -134,7 +134,18 @@ impl<'a> Attempt<'a> {
         outcome
     }
 
+    /// Sends it and reads the answer. Where there are several steps, a failure says which one it is of.
     async fn step(&self, stage: Stage, step: &Step, carried: Carried<'_>) -> Came {
+        let mut came = self.sent(stage, step, carried).await;
+        if let Err(error) = &mut came.outcome
+            && self.has_several_steps()
+        {
+            error.detail = format!("{}: {}", stage.as_str(), error.detail);
+        }
+        came
+    }
+
+    async fn sent(&self, stage: Stage, step: &Step, carried: Carried<'_>) -> Came {
         let request = match self.write(stage, step, carried) {
             Ok(request) => request,
             Err(error) => {
@@ -175,7 +186,9 @@ impl<'a> Attempt<'a> {
         let opened = match read::open(&step.answer, response) {
             Ok(opened) => opened,
             Err(error) => {
-                let members = || json::parse(&response.body).map(|json| explain::members(&json)).unwrap_or_default();
+                let members = || {
+                    json::parse(&response.body).map(|json| explain::members(&json, &step.answer)).unwrap_or_default()
+                };
                 self.tell_answer(stage, Some(response), members, &Err(error.clone()));
                 return Came { grant: None, outcome: Err(error) };
             }
@@ -191,7 +204,7 @@ impl<'a> Attempt<'a> {
             let terms = Terms { env, bounds, configured: token_lifetime, local: local_time() };
             opened.finish(token, &terms).map(Got::Fetched)
         });
-        let members = || opened.json().map(explain::members).unwrap_or_default();
+        let members = || opened.json().map(|json| explain::members(json, &step.answer)).unwrap_or_default();
         self.tell_answer(stage, Some(response), members, &outcome);
         Came { grant, outcome }
     }
@@ -205,15 +218,25 @@ impl<'a> Attempt<'a> {
     ) {
         let (status, body_bytes) = (response.map(|r| r.head.status), response.map(|r| r.body.len()));
         let result = outcome.as_ref().err().map_or("a token", |error| error.kind.as_str());
-        tracing::debug!(step = stage.as_str(), status, body.bytes = body_bytes, result, "the upstream's answer");
+        let step = stage.as_str();
+        if self.has_several_steps() {
+            tracing::info!(step, status, body.bytes = body_bytes, result, "the upstream's answer");
+        } else {
+            tracing::debug!(step, status, body.bytes = body_bytes, result, "the upstream's answer");
+        }
         if let Some(listener) = self.listener {
+            let is_good = outcome.is_ok();
             let outcome = match outcome {
                 Ok(Got::Fetched(fetched)) => format!("a token for {} s", fetched.lifetime.as_secs()),
                 Ok(Got::Token(_)) => "a token to go on with".to_owned(),
                 Err(error) => format!("{}: {}", error.kind.as_str(), error.detail),
             };
-            listener(Event::Answered(Answered { stage, status, body_bytes, members: members(), outcome }));
+            listener(Event::Answered(Answered { stage, status, body_bytes, members: members(), is_good, outcome }));
         }
+    }
+
+    fn has_several_steps(&self) -> bool {
+        self.exchange.recipe.steps().nth(1).is_some()
     }
 
     /// Whether the credential itself is a refresh token, in whose place the upstream may put another.

@@ -11,21 +11,28 @@ use crate::lifetime::Sources;
 use crate::provider::recipe::{Expiry, Format, Unit};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// What is wrong with what the answer says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// What is wrong with what the answer says. Names members and kinds of values, never a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]
     Token(#[from] jwt::Error),
     #[error("the token does not say when it expires")]
     NoClaim,
-    #[error("the lifetime is not a number")]
-    Span,
-    #[error("the lifetime is negative")]
+    #[error("{path} {why}")]
+    Span { path: String, why: NoSpan },
+    #[error("{path} ({kind}) is no point in time in the format \"{format}\"")]
+    Point { path: String, kind: &'static str, format: &'static str },
+    #[error("{0}, the lifetime that is asked for, is no whole number")]
+    Asked(String),
+}
+
+/// Why a value is no time span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoSpan {
+    #[error("({0}) is no number: for a point in time there is absolute instead of relative")]
+    Kind(&'static str),
+    #[error("is negative")]
     Negative,
-    #[error("the end of the lifetime is no point in time")]
-    Point,
-    #[error("the lifetime that is asked for is no whole number")]
-    Asked,
 }
 
 /// The token, as far as it is a JWT, and the answer that it came in.
@@ -46,22 +53,61 @@ pub(super) fn collect(
             Expiry::Jwt { required } => claimed(&mut sources, said, *required)?,
             Expiry::Relative(path, unit) => {
                 let found = said.json.and_then(|json| json.at(path));
-                let span = found.map(|node| span(node, *unit)).transpose()?;
+                let span = found.map(|node| span(node, *unit)).transpose();
+                let span = span.map_err(|why| Error::Span { path: path.to_string(), why })?;
                 sources.expires_in = earliest(sources.expires_in, span);
             }
             Expiry::Absolute(path, format) => {
                 let found = said.json.and_then(|json| json.at(path));
-                let point = found.map(|node| point(node, *format).ok_or(Error::Point)).transpose()?;
+                let point = found.map(|node| {
+                    let (path, kind, format_name) = (path.to_string(), node.kind(), format.as_str());
+                    point(node, *format).ok_or(Error::Point { path, kind, format: format_name })
+                });
+                let point = point.transpose()?;
                 sources.ends_at = earliest(sources.ends_at, point);
             }
             Expiry::Asked(name, unit) => {
-                let asked = env.parameter(name).map(|text| digits(&text).ok_or(Error::Asked)).transpose()?;
+                let asked = env.parameter(name).map(|text| digits(&text).ok_or_else(|| Error::Asked(name.clone())));
+                let asked = asked.transpose()?;
                 sources.configured = earliest(sources.configured, asked.map(|number| unit.of(number)));
             }
             Expiry::Fixed(life) => sources.configured = earliest(sources.configured, Some(*life)),
         }
     }
     Ok(sources)
+}
+
+/// What is looked at, in words.
+pub(super) fn looked_at(expiry: &[Expiry]) -> String {
+    let names = expiry.iter().map(|source| match source {
+        Expiry::Jwt { .. } => "exp of the token".to_owned(),
+        Expiry::Relative(path, _) | Expiry::Absolute(path, _) => path.to_string(),
+        Expiry::Asked(name, _) => format!("the parameter {name}"),
+        Expiry::Fixed(_) => "fixed".to_owned(),
+    });
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// The member that gives this time span, and how it was read.
+pub(super) fn member_of_span(expiry: &[Expiry], json: Option<&Node<'_>>, wanted: Duration) -> Option<String> {
+    expiry.iter().find_map(|source| match source {
+        Expiry::Relative(path, unit) => {
+            let found = span(json?.at(path)?, *unit).ok()?;
+            (found == wanted).then(|| format!("{path} with the unit \"{}\"", unit.as_str()))
+        }
+        Expiry::Jwt { .. } | Expiry::Absolute(..) | Expiry::Asked(..) | Expiry::Fixed(_) => None,
+    })
+}
+
+/// The member that gives this point in time, and how it was read.
+pub(super) fn member_of_point(expiry: &[Expiry], json: Option<&Node<'_>>, wanted: i64) -> Option<String> {
+    expiry.iter().find_map(|source| match source {
+        Expiry::Absolute(path, format) => {
+            let found = point(json?.at(path)?, *format)?;
+            (found == wanted).then(|| format!("{path} with the format \"{}\"", format.as_str()))
+        }
+        Expiry::Jwt { .. } | Expiry::Relative(..) | Expiry::Asked(..) | Expiry::Fixed(_) => None,
+    })
 }
 
 fn claimed(sources: &mut Sources, said: &Said<'_>, required: bool) -> Result<(), Error> {
@@ -81,14 +127,15 @@ fn earliest<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
     one.into_iter().chain(other).min()
 }
 
-fn span(node: &Node<'_>, unit: Unit) -> Result<Duration, Error> {
+fn span(node: &Node<'_>, unit: Unit) -> Result<Duration, NoSpan> {
+    let no_number = NoSpan::Kind(node.kind());
     let number = match node {
-        Node::Number(Number::Whole(number)) => u64::try_from(*number).or(Err(Error::Negative))?,
+        Node::Number(Number::Whole(number)) => u64::try_from(*number).or(Err(NoSpan::Negative))?,
         Node::Number(Number::Large(number)) => *number,
-        Node::Number(Number::Float(number)) if *number < 0.0 => return Err(Error::Negative),
+        Node::Number(Number::Float(number)) if *number < 0.0 => return Err(NoSpan::Negative),
         Node::Number(Number::Float(number)) => u64::try_from(whole(*number)).unwrap_or_default(),
-        Node::Text(_) => node.as_text().and_then(digits).ok_or(Error::Span)?,
-        Node::Null | Node::Boolean(_) | Node::Array(_) | Node::Object(_) => return Err(Error::Span),
+        Node::Text(_) => node.as_text().and_then(digits).ok_or(no_number)?,
+        Node::Null | Node::Boolean(_) | Node::Array(_) | Node::Object(_) => return Err(no_number),
     };
     Ok(unit.of(number))
 }
@@ -180,15 +227,15 @@ mod tests {
             ("1e300", Ok(i64::MAX as u64)),
             ("18446744073709551615", Ok(u64::MAX)),
             ("\"99999999999999999999999\"", Ok(u64::MAX)),
-            ("-1", Err(Error::Negative)),
-            ("-0.5", Err(Error::Negative)),
-            ("\"-1\"", Err(Error::Span)),
-            ("\"1h\"", Err(Error::Span)),
-            ("\"\"", Err(Error::Span)),
-            ("\" 1\"", Err(Error::Span)),
-            ("true", Err(Error::Span)),
-            ("[3600]", Err(Error::Span)),
-            ("{}", Err(Error::Span)),
+            ("-1", Err(NoSpan::Negative)),
+            ("-0.5", Err(NoSpan::Negative)),
+            ("\"-1\"", Err(NoSpan::Kind("text"))),
+            ("\"1h\"", Err(NoSpan::Kind("text"))),
+            ("\"\"", Err(NoSpan::Kind("text"))),
+            ("\" 1\"", Err(NoSpan::Kind("text"))),
+            ("true", Err(NoSpan::Kind("boolean"))),
+            ("[3600]", Err(NoSpan::Kind("array"))),
+            ("{}", Err(NoSpan::Kind("object"))),
         ];
         for (text, expected) in table {
             assert_eq!(span(&node(text), Unit::Seconds), expected.map(Duration::from_secs), "{text}");

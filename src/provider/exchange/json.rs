@@ -67,6 +67,30 @@ impl Node<'_> {
         }
     }
 
+    /// What kind of value it is.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Boolean(_) => "boolean",
+            Self::Number(_) => "number",
+            Self::Text(_) => "text",
+            Self::Array(_) => "array",
+            Self::Object(_) => "object",
+        }
+    }
+
+    /// The same for a member that says how a request went, with what may be shown of such a one: a boolean, or a whole
+    /// number of few digits. Never a text.
+    pub(super) fn kind_of_code(&self) -> Cow<'static, str> {
+        match self {
+            Self::Boolean(value) => Cow::Owned(format!("boolean {value}")),
+            Self::Number(Number::Whole(value)) if (-999_999..=999_999).contains(value) => {
+                Cow::Owned(format!("number {value}"))
+            }
+            other => Cow::Borrowed(other.kind()),
+        }
+    }
+
     pub(super) fn meets(&self, condition: &Condition) -> bool {
         let found = self.at(&condition.path);
         match (&condition.holds, found) {

@@ -9,8 +9,8 @@ use super::json::{self, Node};
 use crate::failure::Failure;
 use crate::http::{Cause, Head, Response, SendError};
 use crate::jwt;
-use crate::lifetime::{self, Bounds, Sources};
-use crate::provider::recipe::{Answer, Class, Path, Source, Tenant, TenantSource};
+use crate::lifetime::{self, Bounds, Implausible, Sources};
+use crate::provider::recipe::{Answer, Class, Condition, Path, Source, Tenant, TenantSource};
 use crate::provider::{FetchError, Fetched};
 use crate::secret::{AccessToken, LongLivedSecret};
 use crate::token::Presentation;
@@ -89,23 +89,27 @@ fn failure(answer: &Answer, head: &Head, json: Option<&Node<'_>>, fault: &str) -
             && (rule.when.is_empty() || json.is_some_and(meets))
     };
     let (class, words) = match answer.failures.iter().find(fits) {
-        Some(rule) => (rule.class, rule.says.as_deref().unwrap_or_else(|| words_of(rule.class))),
-        None if answer.success.contains(&status) => (Class::Malformed, fault),
-        None => by_status(status),
+        Some(rule) => (rule.class, Cow::Borrowed(rule.says.as_deref().unwrap_or_else(|| words_of(rule.class)))),
+        None if answer.success.contains(&status) => (Class::Malformed, Cow::Borrowed(fault)),
+        None => by_status(status, &answer.success),
     };
     let code = json.and_then(error_code).map(|code| format!(" ({code})")).unwrap_or_default();
     FetchError::new(class.failure(head.retry_after), format!("status {status}: {words}{code}"))
 }
 
-fn by_status(status: u16) -> (Class, &'static str) {
+fn by_status(status: u16, success: &[u16]) -> (Class, Cow<'static, str>) {
     let class = match status {
         400 | 401 | 403 | 422 => Class::Rejected,
         429 => Class::Throttled,
         404 | 408 | 500..=599 => Class::Unavailable,
-        300..=399 => return (Class::Malformed, "redirects are not followed"),
-        _ => return (Class::Malformed, "the status fits no class"),
+        300..=399 => return (Class::Malformed, Cow::Borrowed("redirects are not followed")),
+        200..=299 => return (Class::Malformed, Cow::Owned(format!("not one of success = {success:?}"))),
+        _ => {
+            let words = format!("neither one of success = {success:?} nor named in failures");
+            return (Class::Malformed, Cow::Owned(words));
+        }
     };
-    (class, words_of(class))
+    (class, Cow::Borrowed(words_of(class)))
 }
 
 fn words_of(class: Class) -> &'static str {
@@ -132,18 +136,22 @@ impl Opened<'_> {
         if !answer.success.contains(&head.status) {
             return Some(Cow::Borrowed("no success"));
         }
-        let meets = |json: &Node<'_>| answer.when.iter().all(|condition| json.meets(condition));
         match (&answer.token, json) {
             (Source::Body, _) if body.trim_ascii().is_empty() => Some(Cow::Borrowed("an empty body")),
             (Source::Path(_), None) => {
                 let size = body.len();
-                Some(Cow::Owned(format!("{size} bytes that are not the documented JSON")))
+                let hint = if bare_token(body).is_some_and(is_one_word) {
+                    "; for a body that is the token itself there is token = { body = true }"
+                } else {
+                    ""
+                };
+                Some(Cow::Owned(format!("{size} bytes that are not the documented JSON{hint}")))
             }
-            (Source::Path(_), Some(json)) if !meets(json) => Some(Cow::Borrowed("the answer does not say success")),
-            (Source::Path(path), Some(json)) if json.at(path).is_none() => {
-                Some(Cow::Owned(format!("no {} in the answer", path.0.join("."))))
+            (Source::Path(path), Some(json)) => {
+                let missing = || json.at(path).is_none().then(|| format!("no {path} in the answer"));
+                unmet(answer, json).or_else(missing).map(Cow::Owned)
             }
-            (Source::Body | Source::Path(_), _) => None,
+            (Source::Body, _) => None,
         }
     }
 
@@ -163,12 +171,14 @@ impl Opened<'_> {
     pub(super) fn token(&self) -> Result<AccessToken, FetchError> {
         let text = match &self.answer.token {
             Source::Path(path) => self.at(path).and_then(Node::as_text),
-            // A document where a token is expected is an error page, or a member whose path the recipe lacks.
-            Source::Body => {
-                std::str::from_utf8(self.body.trim_ascii()).ok().filter(|text| !text.starts_with(['{', '[', '<', '"']))
-            }
+            Source::Body => bare_token(self.body),
         };
-        let text = text.ok_or_else(|| self.malformed("the token is not a text"))?;
+        let text = text.ok_or_else(|| match &self.answer.token {
+            Source::Path(path) => {
+                self.malformed(format_args!("{path} is not a text ({})", self.at(path).map_or("null", Node::kind)))
+            }
+            Source::Body => self.malformed("the body is a document and not the token itself"),
+        })?;
         let length = text.len();
         if !(1..=MAX_TOKEN).contains(&length) {
             Err(self.malformed(format_args!("a token of {length} bytes")))
@@ -201,18 +211,36 @@ impl Opened<'_> {
         if let Some(tenant) = &terms.env.recipe.tenant {
             self.check_tenant(tenant, &said, &terms.env)?;
         }
-        let lifetime = lifetime::decide(sources, terms.bounds).map_err(|error| self.malformed(error))?;
+        let lifetime = lifetime::decide(sources, terms.bounds);
+        let lifetime = lifetime.map_err(|why| self.malformed(self.implausible(why, &sources)))?;
         Ok(Fetched { lifetime, presentation: self.presentation(terms)?, value })
     }
 
     fn check_scheme(&self, expected: &str) -> Result<(), FetchError> {
-        let Some(said) = self.answer.scheme.as_ref().and_then(|path| self.at(path)) else {
-            return Ok(());
-        };
+        let Some(path) = &self.answer.scheme else { return Ok(()) };
+        let Some(said) = self.at(path) else { return Ok(()) };
         match said.as_text() {
             Some(scheme) if scheme.eq_ignore_ascii_case(expected) => Ok(()),
-            Some(_) | None => Err(self.malformed("the token is of another type than the recipe says")),
+            Some(_) | None => {
+                let kind = said.kind();
+                let why = format_args!("the token_type at {path} ({kind}) is not the scheme of presentation");
+                Err(self.malformed(why))
+            }
         }
+    }
+
+    /// Why no lifetime could be had, with the members that were looked at.
+    fn implausible(&self, why: Implausible, sources: &Sources) -> String {
+        let (expiry, json) = (&self.answer.expiry, self.json.as_ref());
+        let member = match why {
+            Implausible::Unknown => {
+                let looked_at = expiry::looked_at(expiry);
+                return format!("nothing says how long the token lives; looked for: {looked_at}");
+            }
+            Implausible::TooShort { life, .. } => expiry::member_of_span(expiry, json, life),
+            Implausible::AlreadyExpired => sources.ends_at.and_then(|end| expiry::member_of_point(expiry, json, end)),
+        };
+        member.map_or_else(|| why.to_string(), |member| format!("{why}: {member}"))
     }
 
     fn check_tenant(&self, tenant: &Tenant, said: &Said<'_>, env: &Env<'_>) -> Result<(), FetchError> {
@@ -230,7 +258,17 @@ impl Opened<'_> {
                 format!("the token is for {parameter} {found}, not {expected}")
             }
             Some(_) => format!("the token is for another {parameter} than the Workspace's"),
-            None => format!("the token names no {parameter}"),
+            None => match &tenant.said {
+                TenantSource::Claim(claim) if said.claims.is_err() => {
+                    format!("the token is no JWT, so it has no claim {claim} to compare with {parameter}")
+                }
+                TenantSource::Claim(claim) => {
+                    format!("the token has no claim {claim} of use to compare with {parameter}")
+                }
+                TenantSource::Answer(path) => {
+                    format!("the answer has no {path} of use to compare with {parameter}")
+                }
+            },
         };
         Err(FetchError::new(Failure::TenantMismatch, detail))
     }
@@ -248,7 +286,7 @@ impl Opened<'_> {
                 Some(text) if (1..=MAX_TOKEN).contains(&text.len()) => {
                     presentation.extra_headers.push((name.clone(), AccessToken::new(text)));
                 }
-                Some(_) | None => return Err(self.malformed(format_args!("no value for the header {name}"))),
+                Some(_) | None => return Err(self.malformed(format_args!("no text at {path} for the header {name}"))),
             }
         }
         for (name, path) in &self.answer.attributes {
@@ -270,6 +308,18 @@ impl Opened<'_> {
     }
 }
 
+/// Which condition of `when` is not met, and by what kind of value.
+fn unmet(answer: &Answer, json: &Node<'_>) -> Option<String> {
+    let Condition { path, .. } = answer.when.iter().find(|condition| !json.meets(condition))?;
+    let found = json.at(path).map_or(Cow::Borrowed("not there"), Node::kind_of_code);
+    Some(format!("when is not met: {path} ({found})"))
+}
+
+/// A document where a token is expected is an error page, or a member whose path the recipe lacks.
+fn bare_token(body: &[u8]) -> Option<&str> {
+    std::str::from_utf8(body.trim_ascii()).ok().filter(|text| !text.starts_with(['{', '[', '<', '"']))
+}
+
 fn claim_text(value: &serde_json::Value) -> Option<Cow<'_, str>> {
     match value {
         serde_json::Value::String(text) => Some(Cow::Borrowed(text)),
@@ -281,6 +331,11 @@ fn claim_text(value: &serde_json::Value) -> Option<Cow<'_, str>> {
 /// What may be shown of a tenant: a text may be anything.
 fn is_short_number(text: &str) -> bool {
     text.len() <= 20 && expiry::digits(text).is_some()
+}
+
+/// Neither empty nor a form.
+fn is_one_word(text: &str) -> bool {
+    !text.is_empty() && is_printable(text) && !text.contains('&')
 }
 
 fn is_printable(text: &str) -> bool {

@@ -6,7 +6,7 @@
 use super::given::Env;
 use super::write::{Filled, fill_json, to_json};
 use super::{Error, write};
-use crate::provider::recipe::{Algorithm, Assertion};
+use crate::provider::recipe::{Algorithm, Assertion, NO_ALGORITHM};
 use crate::secret::LongLivedSecret;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::EncodingKey;
@@ -27,25 +27,28 @@ impl Signer {
         let named = assertion.algorithm.expand(env).ok().flatten();
         let Some(algorithm) = named.and_then(|name| Algorithm::named(&name)) else {
             let name = assertion.algorithm.fields().next().map_or("algorithm", |(name, _)| name);
-            return Err(Error::Value { name: name.to_owned(), why: "is no algorithm that the broker signs with" });
+            return Err(Error::Value { name: name.to_owned(), why: NO_ALGORITHM });
         };
-        let pem = pem.expose().as_bytes();
-        let (read, why) = match algorithm {
+        let pem = pem.expose();
+        let bad = || Error::Value { name: assertion.key.clone(), why: misfit(pem, algorithm) };
+        Self::read(pem, algorithm).ok_or_else(bad)
+    }
+
+    /// A first signature shows that the key fits.
+    fn read(pem: &str, algorithm: Algorithm) -> Option<Self> {
+        let pem = pem.as_bytes();
+        let key = match algorithm {
             Algorithm::Rs256
             | Algorithm::Rs384
             | Algorithm::Rs512
             | Algorithm::Ps256
             | Algorithm::Ps384
-            | Algorithm::Ps512 => {
-                (EncodingKey::from_rsa_pem(pem), "is no RSA private key in PEM form, of 2048 bits or more")
-            }
-            Algorithm::Es256 => (EncodingKey::from_ec_pem(pem), "is no P-256 private key in PKCS#8 PEM form"),
-            Algorithm::Es384 => (EncodingKey::from_ec_pem(pem), "is no P-384 private key in PKCS#8 PEM form"),
-            Algorithm::EdDsa => (EncodingKey::from_ed_pem(pem), "is no Ed25519 private key in PKCS#8 PEM form"),
+            | Algorithm::Ps512 => EncodingKey::from_rsa_pem(pem),
+            Algorithm::Es256 | Algorithm::Es384 => EncodingKey::from_ec_pem(pem),
+            Algorithm::EdDsa => EncodingKey::from_ed_pem(pem),
         };
-        let bad = || Error::Value { name: assertion.key.clone(), why };
-        let signer = Self { key: read.ok().ok_or_else(bad)?, algorithm };
-        signer.signature(b"").map(|_fits| signer).ok_or_else(bad)
+        let signer = Self { key: key.ok()?, algorithm };
+        signer.signature(b"").map(|_fits| signer)
     }
 
     /// The JWT for this request, at this Unix time.
@@ -92,6 +95,35 @@ impl Signer {
 
     fn signature(&self, message: &[u8]) -> Option<String> {
         sign(message, &self.key, self.algorithm.into()).ok()
+    }
+}
+
+/// Why a key does not fit an algorithm: it is one for another, or of a form that is not read.
+fn misfit(pem: &str, algorithm: Algorithm) -> &'static str {
+    if pem.contains("-----BEGIN EC PRIVATE KEY-----") {
+        return "is an EC key in SEC1 form; openssl pkcs8 -topk8 -nocrypt makes the PKCS#8 form of it";
+    }
+    let others = [
+        (Algorithm::Rs256, "is an RSA key, which takes an algorithm such as RS256"),
+        (Algorithm::Es256, "is a P-256 key, which takes the algorithm ES256"),
+        (Algorithm::Es384, "is a P-384 key, which takes the algorithm ES384"),
+        (Algorithm::EdDsa, "is an Ed25519 key, which takes the algorithm EdDSA"),
+    ];
+    let fitting = others.into_iter().find(|(other, _)| Signer::read(pem, *other).is_some());
+    fitting.map_or_else(|| needed(algorithm), |(_, what)| what)
+}
+
+fn needed(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::Rs256
+        | Algorithm::Rs384
+        | Algorithm::Rs512
+        | Algorithm::Ps256
+        | Algorithm::Ps384
+        | Algorithm::Ps512 => "is no RSA private key in PEM form, of 2048 bits or more",
+        Algorithm::Es256 => "is no P-256 private key in PKCS#8 PEM form",
+        Algorithm::Es384 => "is no P-384 private key in PKCS#8 PEM form",
+        Algorithm::EdDsa => "is no Ed25519 private key in PKCS#8 PEM form",
     }
 }
 

@@ -202,7 +202,7 @@ fn form_body(pairs: &[(String, Template)], extra: bool, env: &Env<'_>) -> Result
         filled.extend(template.expand(env)?.map(|value| (name.as_str(), value)));
     }
     if extra {
-        filled.extend(env.given.extra.iter().map(|(name, value)| (&**name, Zeroizing::new(value.to_string()))));
+        filled.extend(extra_pairs(env));
     }
     let size = filled.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
     let mut body = Zeroizing::new(Vec::with_capacity(size));
@@ -226,6 +226,18 @@ fn form_body(pairs: &[(String, Template)], extra: bool, env: &Env<'_>) -> Result
     Ok(body)
 }
 
+/// The extra parameters. They may be anything, so that where fields are masked they are too.
+fn extra_pairs<'a>(env: &Env<'a>) -> impl Iterator<Item = (&'a str, Zeroizing<String>)> {
+    let (given, shown) = (env.given, env.shown);
+    given.extra.iter().map(move |(name, value)| {
+        let value = match shown {
+            Shown::Whole => value.to_string(),
+            Shown::Masked => format!("‹extra {name}›"),
+        };
+        (&**name, Zeroizing::new(value))
+    })
+}
+
 /// Form-encodes; at most three bytes for each.
 fn encode(text: &str, out: &mut Vec<u8>) {
     for piece in form_urlencoded::byte_serialize(text.as_bytes()) {
@@ -236,8 +248,7 @@ fn encode(text: &str, out: &mut Vec<u8>) {
 fn json_body(members: &[(String, Json)], extra: bool, env: &Env<'_>) -> Result<Zeroizing<Vec<u8>>, Error> {
     let mut filled = fill_members(members, env)?;
     if extra {
-        let extra = env.given.extra.iter();
-        filled.extend(extra.map(|(name, value)| (&**name, Filled::Text(Zeroizing::new(value.to_string())))));
+        filled.extend(extra_pairs(env).map(|(name, value)| (name, Filled::Text(value))));
     }
     to_json(&Filled::Object(filled))
 }

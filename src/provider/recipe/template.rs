@@ -48,6 +48,9 @@ pub enum Error {
     /// A `{` without `}`, or the other way round.
     #[error("has a brace without its other half; write {{{{ or }}}} for the brace itself")]
     Brace,
+    /// `${name}`, as other formats have it.
+    #[error("has a '$' before a place, which would be sent; a place is written {{name}}")]
+    Dollar,
     /// A name that is none.
     #[error("has a place whose name is not of a-z, 0-9 and '_'")]
     Name,
@@ -109,6 +112,9 @@ impl Template {
             }
             let (place, after) =
                 if brace == '{' { after.split_once('}').ok_or(Error::Brace)? } else { return Err(Error::Brace) };
+            if plain.ends_with('$') {
+                return Err(Error::Dollar);
+            }
             if !plain.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut plain)));
             }

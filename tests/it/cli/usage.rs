@@ -63,7 +63,7 @@ async fn a_good_configuration_says_what_its_budget_carries() {
     let done = run(&["check-config", &files.config()]).await;
     assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{}", done.stdout);
     for part in [
-        "upstream one (emnify, http://127.0.0.1:1/): Workspaces: 1",
+        "upstream one (emnify, http://127.0.0.1:1): Workspaces: 1",
         "budget: 100 logins per 5m",
         "cold start",
         ": ok\n",

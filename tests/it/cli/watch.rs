@@ -75,7 +75,7 @@ async fn once_says_how_each_workspace_stands_and_not_the_token() {
     let done = serving.ask("watch", &["--once", WORKSPACE, "fleet/asia"]).await;
     assert_eq!(done.code, Some(1));
     assert!(done.stdout.contains(&token) && done.stdout.contains("fleet/asia withdrawn reason=WORKSPACE_UNKNOWN\n"));
-    assert_eq!(done.stderr, "token-broker: 1 of 2 workspaces have no token\n");
+    assert_eq!(done.stderr, "token-broker: workspaces without a token: 1 of 2\n");
 }
 
 #[tokio::test]

@@ -276,12 +276,12 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "path = \"/{account}/login\"",
         "path = \"/login?s3cret\"",
-        "full.login.path (line 15): holds a character that must be percent-encoded",
+        "full.login.path (line 15): holds a '?': the query has a key of its own, query",
     ),
     (
         "path = \"/{account}/login\"",
         "path = \"/{password}\"",
-        "full.login.path (line 15): would put the secret 'password' into a URL",
+        "full.login.path (line 15): would put the secret 'password' into a URL; headers, json and form may hold it",
     ),
     (
         "path = \"/{account}/login\"",
@@ -302,7 +302,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "query = { region = \"{region?}\" }",
         "query = { region = \"{region?}\", p = \"{password}\" }",
-        "full.login.query.p (line 16): would put the secret 'password' into a URL",
+        "full.login.query.p (line 16): would put the secret 'password' into a URL; headers, json and form may hold it",
     ),
     (
         "query = { region = \"{region?}\" }",
@@ -388,7 +388,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "algorithm = \"ES256\"",
         "algorithm = \"HS256\"",
-        "full.login.assertion.algorithm (line 23): is no algorithm that the broker signs with",
+        "full.login.assertion.algorithm (line 23): is no algorithm that the broker signs with; expected one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA",
     ),
     (
         "lifetime = \"1m\"",
@@ -516,6 +516,31 @@ const WRONG: &[(&str, &str, &str)] = &[
         "full.login.answer.expiry[2].unit (line 39): means nothing beside absolute\nfull.login.answer.expiry[2].format (line 39): is missing; expected \"rfc3339\" or \"unix-s\" or \"unix-ms\"",
     ),
     (
+        "claims = { iss = \"{account}\"",
+        "claims = { iss = \"${account}\"",
+        "full.login.assertion.claims.iss (line 29): has a '$' before a place, which would be sent; a place is written {name}",
+    ),
+    (
+        "headers = { x-device = \"{device?}\" }",
+        "headers = { x-device = \"{device?}\", content-type = \"application/json\" }",
+        "full.login.headers.content-type (line 17): is there beside a body, whose type the broker writes itself",
+    ),
+    (
+        "switch]\npath = \"/switch\"\nheaders = { authorization = \"Bearer {token}\" }\nanswer = { token = { body = true }, expiry = [{ fixed = \"1h\" }] }",
+        "switch]\npath = \"/switch\"\nheaders = { authorization = \"Bearer {token}\" }\nanswer = { token = { body = true } }",
+        "full.switch.answer.expiry (line 54): is missing: nothing says how long a token lives; expected it here, or token_lifetime of the upstream",
+    ),
+    (
+        "token = \"result.token\"\n",
+        "token = \"$.result.token\"\n",
+        "full.login.answer.token (line 33): expected names with dots between and nothing else, such as \"items.0.token\" (no '$', '[0]' or '/'; a name that holds one of them stands in an array of names)",
+    ),
+    (
+        "expiry = [{ jwt = \"required\" }] }",
+        "expiry = { jwt = \"required\" } }",
+        "full.refresh.answer.expiry (line 49): expected an array of tables, such as expiry = [{ relative = \"expires_in\", unit = \"s\" }], found a table",
+    ),
+    (
         "{ asked = \"life\", unit = \"s\" }",
         "{ asked = \"lives\", unit = \"s\" }",
         "full.login.answer.expiry[3].asked (line 40): names 'lives', which is no parameter",
@@ -601,6 +626,46 @@ fn what_is_wrong_is_told_by_its_key_and_its_line() {
         assert!(!said.contains("s3cret") && !said.contains(SECRET), "{said}");
         assert_eq!(said.replace("upstreams[0].flows.", ""), *expected, "{from} → {to}");
     }
+}
+
+/// Each works, and is told of.
+#[test]
+fn what_is_unwise_in_a_description_is_warned_of() {
+    let warnings = |text: &str| -> Vec<String> {
+        parse(text)
+            .unwrap()
+            .warnings
+            .iter()
+            .map(|warning| warning.key.clone())
+            .filter(|key| key != "workspaces")
+            .collect()
+    };
+    assert_eq!(warnings(DESCRIPTION), Vec::<String>::new());
+    let flow = "[[upstreams]]\nname = \"own\"\nkind = \"http\"\nurl = \"https://api.example\"\n\
+                [upstreams.flows.one]\nsecrets = [\"key\"]\nparameters = [\"api_key?\"]\n\
+                [upstreams.flows.one.login]\npath = \"\"\nheaders = { x-api-key = \"S3CRET\", authorization = \"{key}\", a = \"{api_key?}\" }\n\
+                json = { clientSecret = \"S3CRET\", token_type = \"x\", password = \"{key}\" }\nextra_parameters = true\n\
+                answer = { when = [{ path = \"ok\", equals = true }], token = \"t\", expiry = [{ jwt = \"required\" }] }\n\
+                [[upstreams]]\nname = \"two\"\nkind = \"http\"\nurl = \"https://api.example\"\nflows = {}\n";
+    let expected = [
+        "upstreams[0].flows.one.login.headers.x-api-key",
+        "upstreams[0].flows.one.login.json.clientSecret",
+        "upstreams[0].flows.one.login.answer.when",
+    ];
+    assert_eq!(warnings(flow), expected);
+    let given = format!("{flow}defaults = {{}}\n")
+        .replace("[upstreams.flows.one]\n", "defaults = { api_key = \"S3CRET\" }\n[upstreams.flows.one]\n");
+    assert!(warnings(&given).contains(&"upstreams[0].defaults.api_key".to_owned()));
+}
+
+#[test]
+fn a_key_that_stands_twice_and_a_class_that_is_none_are_named() {
+    let twice = DESCRIPTION.replace("method = \"POST\"", "method = \"POST\"\nmethod = \"POST\"");
+    assert!(parse(&twice).unwrap_err().ends_with("duplicate key method"), "{}", parse(&twice).unwrap_err());
+    let class = DESCRIPTION.replacen("class = \"unavailable\"", "class = \"reject\"", 1);
+    assert_ne!(class, DESCRIPTION);
+    let said = parse(&class).unwrap_err();
+    assert!(said.ends_with("; did you mean \"rejected\"?"), "{said}");
 }
 
 #[test]

@@ -290,7 +290,7 @@ const WRONG: &[(&str, &str, &[&str], &str)] = &[
         "oauth2",
         "flow = \"rotating-refresh-token\"\nparameters = { client_id = \"c\" }",
         &["refresh_token"],
-        "workspaces[0].flow (line 9): the flow rotating-refresh-token of oauth2 needs a store: each use of its credential brings another one, which has to be kept",
+        "workspaces[0].flow (line 9): the flow rotating-refresh-token of oauth2 needs a store: each use of its credential brings another one, which has to be kept; use another flow, such as one whose server goes on accepting the same credential",
     ),
     (
         "github-app",
@@ -315,27 +315,45 @@ fn what_a_workspace_gives_wrongly_is_told_by_its_key() {
     }
 }
 
-/// What only shows when a request is written or a key is used, by the line of its Workspace.
+/// What only shows when a request is written or a key is used, by its key and the line of its Workspace.
 #[test]
-fn a_workspace_that_does_not_fit_its_flow_is_told_by_its_line() {
+fn a_workspace_that_does_not_fit_its_flow_is_told_by_its_key() {
     let rows = [
         (
             "oauth2",
             "flow = \"client-credentials\"\nparameters = { client_id = \"c\" }\nextra_parameters = { grant_type = \"s3cret\" }",
             &["client_secret"][..],
+            "extra_parameters.grant_type (line 6): is one that",
         ),
         (
             "oauth2",
             "flow = \"private-key-jwt\"\nparameters = { client_id = \"c\", algorithm = \"ES256\" }",
             &["private_key"],
+            "credential.private_key (line 6): is ",
         ),
-        ("soracom", "parameters = { token_timeout_seconds = \"s3cret\" }", &["auth_key_id", "auth_key"]),
-        ("wyvern", "parameters = { login_path = \"s3cret\" }", &["username", "password"]),
+        (
+            "oauth2",
+            "flow = \"private-key-jwt\"\nparameters = { client_id = \"c\", algorithm = \"s3cret\" }",
+            &["private_key"],
+            "parameters.algorithm (line 6): is no algorithm that the broker signs with; expected one of RS256, ",
+        ),
+        (
+            "soracom",
+            "parameters = { token_timeout_seconds = \"s3cret\" }",
+            &["auth_key_id", "auth_key"],
+            "parameters.token_timeout_seconds (line 6): is not a whole number",
+        ),
+        (
+            "wyvern",
+            "parameters = { login_path = \"s3cret\" }",
+            &["username", "password"],
+            "parameters.login_path (line 6): must ",
+        ),
     ];
-    for (kind, lines, secrets) in rows {
+    for (kind, lines, secrets, expected) in rows {
         let config = parse(&with(kind, &format!("{lines}\n{}", credential(secrets)))).unwrap();
         let said = app::rehearse_whole(config).unwrap_err().to_string();
-        assert!(said.starts_with("workspaces[0] (line 6): ") && !said.contains("s3cret"), "{said}");
+        assert!(said.starts_with(&format!("workspaces[0].{expected}")) && !said.contains("s3cret"), "{said}");
     }
 }
 
@@ -425,21 +443,21 @@ fn check_config_counts_flows_and_reckons_with_known_lives() {
         credential(&["password"]),
     );
     insta::assert_snapshot!(explain(&parse(&text).unwrap()).join("\n"), @r##"
-    upstream up (emnify, https://cdn.emnify.net/): Workspaces: 2
+    upstream up (emnify, https://cdn.emnify.net): Workspaces: 2
       Workspaces by flow: application-token: 1, user: 1, user-in-workspace: 0
       budget: 100 logins per 5m: 25 at once, of which 5 are kept for waiting callers, then 900 per hour
       if tokens live 4h: logins per hour when all are in use: 1 (1% of the budget); Workspaces that the budget carries at renew_at 0.5: 1800
       if tokens live 7d: logins per hour when all are in use: 1 (1% of the budget); Workspaces that the budget carries at renew_at 0.5: 75600
-      cold start: 2 logins take about 0s by the budget
-    upstream own (http, https://a.example/): Workspaces: 1
+      cold start: about 0s by the budget (logins: 2)
+    upstream own (http, https://a.example): Workspaces: 1
       Workspaces by flow: one: 1
       budget: 60 logins per 5m: 15 at once, of which 3 are kept for waiting callers, then 540 per hour
       how long tokens live, and so how many logins they take, is learnt only at run time
-      cold start: 1 logins take about 0s by the budget
-    upstream sf (salesforce, https://login.salesforce.com/): Workspaces: 0
+      cold start: about 0s by the budget (logins: 1)
+    upstream sf (salesforce, https://login.salesforce.com): Workspaces: 0
       Workspaces by flow: jwt-bearer: 0
       budget: 60 logins per 5m: 15 at once, of which 3 are kept for waiting callers, then 540 per hour
       if tokens live 1h 30m: logins per hour when all are in use: 0 (0% of the budget); Workspaces that the budget carries at renew_at 0.5: 405
-      cold start: 0 logins take about 0s by the budget
+      cold start: about 0s by the budget (logins: 0)
     "##);
 }

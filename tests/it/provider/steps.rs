@@ -9,7 +9,7 @@ use token_broker::failure::Failure;
 use token_broker::provider::exchange::Exchange;
 use token_broker::provider::exchange::explain::Event;
 use token_broker::provider::recipe::{
-    Answer, Expiry, Json, Recipe, Refresh, Request, Stage, Step, Tenant, TenantSource, Unit,
+    Answer, Condition, Constant, Expiry, Holds, Json, Recipe, Refresh, Request, Stage, Step, Tenant, TenantSource, Unit,
 };
 use token_broker::provider::{FetchError, Fetched, Provider as _};
 use tokio::time::Instant;
@@ -166,7 +166,7 @@ async fn the_tenant_is_that_of_the_last_answer() {
     let given = fields(&[("username", "u"), ("password", "hunter2")], &[("organisation", "42")]);
     let error = exchange(&script.url, PATIENT, switching(), given).exchange().await.unwrap_err();
     assert_eq!(error.kind, Failure::TenantMismatch);
-    assert_eq!(error.detail, "the token is for organisation 1, not 42");
+    assert_eq!(error.detail, "switch: the token is for organisation 1, not 42");
 }
 
 /// The credential is itself a refresh token.
@@ -255,8 +255,71 @@ async fn a_listener_is_told_of_everything_but_the_secrets() {
     assert_eq!((answered.status, answered.body_bytes), (Some(401), Some(0)));
     assert_eq!(answered.outcome, "rejected: status 401: the credential is refused");
     let Event::Answered(answered) = &heard[5] else { panic!("{shown}") };
-    assert_eq!(answered.members, ["access_token", "expires_in", "refresh_token"]);
+    assert_eq!(answered.members, ["access_token: text", "expires_in: number", "refresh_token: text"]);
     assert_eq!(answered.outcome, "a token for 3600 s");
+}
+
+#[tokio::test]
+async fn members_are_told_by_their_kinds_and_codes_by_their_values() {
+    let said = r#"{"code":1003,"state":"denied","pin":123456,"error_code":12345678,"ok":false,
+        "data":{"items":[{"expires_at":"2026-11-21","status":true},{"other":1}]},"nothing":null}"#;
+    let script = script(&[ok(said)]).await;
+    let equals = |name, constant| Condition { path: path(name), holds: Holds::OneOf(vec![constant]) };
+    let when = vec![equals("ok", Constant::Boolean(true)), equals("state", Constant::Text("granted".to_owned()))];
+    let answer = Answer { when, ..answer("access_token") };
+    let mut login = Step { answer, ..user().login };
+    login.request.extra = true;
+    let mut given = fields(&[("username", "u"), ("password", "hunter2")], &[]);
+    given.extra.insert("api_secret".to_owned(), "EXTRA-S3CRET".to_owned());
+    let exchange = exchange(&script.url, PATIENT, Recipe { login, ..user() }, given);
+    let heard = Mutex::new(Vec::new());
+    exchange.exchange_aloud(&|event| heard.lock().unwrap().push(event)).await.unwrap_err();
+    assert!(script.requests()[0].contains("EXTRA-S3CRET"));
+    let heard = heard.into_inner().unwrap();
+    let [Event::Sent(sent), Event::Answered(answered)] = heard.as_slice() else { panic!("{heard:?}") };
+    let body = r#"{"username":"‹username›","password":"‹password›","api_secret":"‹extra api_secret›"}"#;
+    assert_eq!(sent.body.as_deref(), Some(body));
+    assert_eq!(
+        answered.members,
+        [
+            "code: number 1003",
+            "data: object",
+            "data.items: array",
+            "data.items.0: object",
+            "data.items.0.expires_at: text",
+            "data.items.0.status: boolean true",
+            "error_code: number",
+            "nothing: null",
+            "ok: boolean false",
+            "pin: number",
+            "state: text",
+        ]
+    );
+    assert_eq!(answered.outcome, "malformed: status 200: when is not met: ok (boolean false)");
+}
+
+#[tokio::test]
+async fn the_lines_of_several_steps_name_them() {
+    let script = script(&[token("a", "r1"), REFUSED, Act::Answer(429, String::new())]).await;
+    let exchange = of_user(&script, refreshing(false));
+    let capture = Capture::default();
+    let guard = captured(&capture);
+    exchange.exchange().await.unwrap();
+    let error = exchange.exchange().await.unwrap_err();
+    drop(guard);
+    assert_eq!(error.detail, "login: status 429: too many requests");
+    let logs = capture.text();
+    let lines: Vec<_> = logs.lines().filter(|line| line.contains(" INFO ")).collect();
+    let expected = [
+        "answer step=\"login\" status=200",
+        "answer step=\"refresh\" status=401",
+        "the refresh token is refused: the login follows",
+        "answer step=\"login\" status=429",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{logs}");
+    for (line, part) in lines.iter().zip(expected) {
+        assert!(line.contains(part), "{part}\nis not in\n{line}");
+    }
 }
 
 #[tokio::test]

@@ -49,9 +49,15 @@ fn rules_come_before_the_status() {
     let table = [
         (200, r#"{"code":10}"#, Failure::Rejected, "status 200: the app is gone"),
         (200, r#"{"code":11}"#, throttled, "status 200: too many requests"),
-        (200, r#"{"code":"0"}"#, Failure::Malformed, "status 200: the answer does not say success"),
+        (200, r#"{"code":"0"}"#, Failure::Malformed, "status 200: when is not met: code (text)"),
         (200, r#"{"code":0,"data":{}}"#, Failure::Malformed, "status 200: no data.token in the answer"),
-        (200, "oops", Failure::Malformed, "status 200: 4 bytes that are not the documented JSON"),
+        (
+            200,
+            "oops",
+            Failure::Malformed,
+            "status 200: 4 bytes that are not the documented JSON; for a body that is the token itself there is token = \
+             { body = true }",
+        ),
         (400, r#"{"error":"slow_down"}"#, throttled, "status 400: too many requests (slow_down)"),
         (
             400,
@@ -64,7 +70,8 @@ fn rules_come_before_the_status() {
         (429, "", throttled, "status 429: too many requests"),
         (503, "<html>", Failure::Unavailable, "status 503: the upstream can't answer now"),
         (302, "", Failure::Malformed, "status 302: redirects are not followed"),
-        (418, "", Failure::Malformed, "status 418: the status fits no class"),
+        (201, "{}", Failure::Malformed, "status 201: not one of success = [200]"),
+        (418, "", Failure::Malformed, "status 418: neither one of success = [200] nor named in failures"),
     ];
     let answer = answer();
     for (status, body, kind, detail) in table {

@@ -1,7 +1,7 @@
 //! Requests: which fields stand where.
 
 use super::super::template::{Filter, Part, Template};
-use super::super::{Algorithm, Assertion, Body, Json, Method, Presence, Request};
+use super::super::{Algorithm, Assertion, Body, Json, Method, NO_ALGORITHM, Presence, Request};
 use super::{ASSERTION, Asked, Checking, ENDPOINT, REFRESH_TOKEN, Stage, TOKEN};
 use std::time::Duration;
 
@@ -48,6 +48,9 @@ impl<'a> Checking<'a> {
             let at = format!("{at}.{name}");
             self.header_name(&at, name);
             self.template(asked, Use::Text, &at, template);
+            if name == "content-type" && request.body != Body::Empty {
+                self.problem(&at, "is there beside a body, whose type the broker writes itself");
+            }
             if name == "authorization" && request.basic.is_some() {
                 self.problem(&at, "is there beside basic, which is the same header");
             }
@@ -109,7 +112,7 @@ impl<'a> Checking<'a> {
         if let [Part::Text(name)] = assertion.algorithm.parts()
             && Algorithm::named(name).is_none()
         {
-            self.problem(format!("{at}.algorithm"), "is no algorithm that the broker signs with");
+            self.problem(format!("{at}.algorithm"), NO_ALGORITHM);
         }
         if assertion.lifetime < Duration::from_secs(1) || assertion.lifetime > LONGEST_ASSERTION {
             self.problem(format!("{at}.lifetime"), "must be between a second and a day");
@@ -155,7 +158,7 @@ impl<'a> Checking<'a> {
         if let Some(secret) = self.recipe.secret(name) {
             let is_key = |key: &str| key == name;
             return match &secret.presence {
-                _ if in_url => Some(format!("would put the secret '{name}' into a URL")),
+                _ if in_url => Some(in_a_url(name)),
                 _ if self.keys().any(is_key) => Some(format!("would send '{name}', which is a private key")),
                 Presence::Optional if !optional => Some(format!("needs '{name}', which may be left out: {{{name}?}}")),
                 Presence::Required | Presence::Optional | Presence::Default(_) => None,
@@ -194,7 +197,10 @@ impl<'a> Checking<'a> {
         if !begins_well {
             self.problem(at, "must be empty or begin with '/'");
         }
-        if !path.parts().iter().all(is_plain) {
+        let has_query = path.parts().iter().any(|part| matches!(part, Part::Text(text) if text.contains('?')));
+        if has_query {
+            self.problem(at, "holds a '?': the query has a key of its own, query");
+        } else if !path.parts().iter().all(is_plain) {
             self.problem(at, "holds a character that must be percent-encoded");
         }
         let shown = path.to_string();
@@ -202,6 +208,10 @@ impl<'a> Checking<'a> {
             self.problem(at, "must not hold the segments '.' and '..'");
         }
     }
+}
+
+fn in_a_url(name: &str) -> String {
+    format!("would put the secret '{name}' into a URL; headers, json and form may hold it")
 }
 
 /// What the broker fills in itself.
@@ -218,7 +228,7 @@ fn fault_of_built_in(asked: &Asked<'_>, of: Use, name: &str) -> Option<String> {
     if !known {
         Some(format!("names '{name}', which is neither a secret nor a parameter"))
     } else if secret && matches!(of, Use::Path | Use::Query) {
-        Some(format!("would put the secret '{name}' into a URL"))
+        Some(in_a_url(name))
     } else {
         None
     }

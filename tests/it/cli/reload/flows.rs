@@ -132,6 +132,15 @@ async fn a_description_by_which_tokens_travel_otherwise_drops_the_one_in_hand() 
 }
 
 #[tokio::test]
+async fn the_log_counts_the_workspaces_whose_description_changes() {
+    let mut broker = broker(&format!("flow = \"client-credentials\"\n{CLIENT}"), |_, _| {}).await;
+    broker.change("path = \"/token\"\n", "path = \"/token\"\nheaders = { x-reason = \"renewal\" }\n");
+    broker.accepts(2).await;
+    let line = broker.serving.process.logged("configuration accepted").await;
+    assert_eq!(line["workspaces.redescribed"], 1, "{line}");
+}
+
+#[tokio::test]
 async fn another_private_key_is_tried_at_once() {
     let keys = [(); 2].map(|()| KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap());
     let signer = |key: &KeyPair| Client::new("signer").key(&key.public_key_pem()).unwrap();
