@@ -66,7 +66,7 @@ pub(super) fn choice<'t, T: Copy>(words: &[(&str, T)]) -> impl FnOnce(Value<'t>)
         let expected = quoted.join(" or ");
         let text = text(&expected)(value)?;
         words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
-            match nearest(text, words.iter().map(|(word, _)| *word)) {
+            match nearest(text, words.iter().map(|(word, _)| *word).filter(|word| word.len() > 3)) {
                 Some(near) => format!("expected {expected}; did you mean \"{near}\"?"),
                 None => format!("expected {expected}"),
             }

@@ -60,7 +60,7 @@ async fn sh(command: &str) -> Done {
 fn expected(command: &str) -> &'static [&'static str] {
     let rows: [(&str, &[&str]); 13] = [
         (" demo/emnify-switched", &["1. login: POST", "2. switch: POST", "presented as authorization: Bearer …"]),
-        (" demo/described", &["members  result, result.access_token", "3600"]),
+        (" demo/described", &["members  result: object, result.access_token: text", "3600"]),
         ("/_control/faults", &[]),
         ("/_control/reset", &[]),
         ("/metrics", &["token_broker_rpc_calls_total", "token_broker_exchanges_total"]),

@@ -538,7 +538,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "expiry = [{ jwt = \"required\" }] }",
         "expiry = { jwt = \"required\" } }",
-        "full.refresh.answer.expiry (line 49): expected an array of tables, such as expiry = [{ relative = \"expires_in\", unit = \"s\" }], found a table",
+        "full.refresh.answer.expiry (line 50): expected an array of tables, such as expiry = [{ relative = \"expires_in\", unit = \"s\" }], found a table",
     ),
     (
         "{ asked = \"life\", unit = \"s\" }",

@@ -46,7 +46,7 @@ fn every_example_is_valid() {
         ("secrets/odd", "t\n"),
     ]);
     let examples = examples();
-    assert_eq!(examples.len(), 16, "one for each kind but http, and two for that");
+    assert_eq!(examples.len(), 17, "one for each kind but http, and three for that");
     for example in examples {
         let config = Config::parse(&example, files.path(), &Environment::default());
         let config = config.unwrap_or_else(|problems| panic!("{example}\n{problems}"));
