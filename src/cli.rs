@@ -94,8 +94,8 @@ enum Command {
         file: PathBuf,
     },
     /// Make one exchange as the broker would, without a broker, and explain every step. The secrets of the
-    /// credential, tokens and extra parameters are masked; parameters and the texts of a description are shown. The token
-    /// is thrown away. The upstream counts it as a login, and a refused one towards a lockout.
+    /// credential, tokens and extra parameters are masked; parameters and the texts of a description are shown. The
+    /// token is thrown away. The upstream counts it as a login, and a refused one towards a lockout.
     TryUpstream(try_upstream::Options),
     /// Ask the broker whether it is ready, or whether one of its services or Workspaces serves; the exit code is 0 if
     /// so. For a container's health check.

@@ -168,8 +168,8 @@ fn meaning(kind: failure::Failure) -> &'static str {
         TenantMismatch => "The token is of another tenant than the workspace: a broker would not hand it out.",
         Malformed => {
             "The answer does not fit the description of the flow: compare its status and members with success, when, \
-             failures, token, token_type, expiry, extra_headers and attributes. An answer that refuses something with a \
-             status of success needs a rule in failures."
+             failures, token, token_type, expiry, extra_headers and attributes. An answer that refuses something with \
+             a status of success needs a rule in failures."
         }
     }
 }

@@ -162,8 +162,8 @@ pub(crate) enum Algorithm {
 }
 
 /// What is said of any other name.
-pub(crate) const NO_ALGORITHM: &str = "is no algorithm that the broker signs with; expected one of RS256, RS384, RS512, \
-                                       PS256, PS384, PS512, ES256, ES384 and EdDSA";
+pub(crate) const NO_ALGORITHM: &str = "is no algorithm that the broker signs with; expected one of RS256, RS384, \
+                                       RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA";
 
 impl Algorithm {
     const ALL: [Self; 9] = [

@@ -56,8 +56,8 @@ pub(super) fn answer(section: &mut Section<'_, '_>, shared: &[Rule]) -> Option<A
         table.reading.warn(
             path,
             "says what a success is, and there are no failures: an answer that is refused with a status of success is \
-             malformed, and tried again and again; a rule such as failures = [{ when = [{ path = \"code\", equals = 1 }], \
-             class = \"rejected\" }] says that the credential is refused",
+             malformed, and tried again and again; a rule such as failures = \
+             [{ when = [{ path = \"code\", equals = 1 }], class = \"rejected\" }] says that the credential is refused",
         );
     }
     let token = token(&mut table);

@@ -2,8 +2,8 @@
 //!
 //! What is told of a request is written by the same code as the request itself, with `‹name›` where a secret would be.
 //! Of an answer, the names of its members are told and what kind of value each has. A value itself is told only of a
-//! member that says how the request went (a code that the description compares, or that is called so), and only if it is
-//! a boolean or a whole number of few digits. Nothing of this is made unless somebody listens.
+//! member that says how the request went (a code that the description compares, or that is called so), and only if it
+//! is a boolean or a whole number of few digits. Nothing of this is made unless somebody listens.
 
 use super::json::Node;
 use super::write::Draft;
