@@ -2,9 +2,7 @@
 
 use super::fake::{EXTRA, VALUE};
 use super::{App, Channel, GET_TOKEN, WORKSPACE, asking};
-use crate::logs::captured_by;
-use std::io;
-use std::sync::{Arc, Mutex};
+use crate::logs::{Capture, captured_by};
 use token_broker::grpc::Reflection;
 use token_broker::provider::Failure;
 use token_broker::readiness::Readiness;
@@ -13,7 +11,6 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
@@ -97,31 +94,9 @@ async fn calls_are_counted_by_method_and_code() {
     app.assert_metric("token_broker_rpc_in_flight 0");
 }
 
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Captured {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn no_token_is_logged_or_shown() {
-    let captured = Captured::default();
+    let captured = Capture::default();
     let lines =
         tracing_subscriber::fmt::layer().with_ansi(false).with_span_events(FmtSpan::NEW).with_writer(captured.clone());
     // Whatever the broker itself says at TRACE. Libraries are silenced below INFO by its own filter.
@@ -137,7 +112,7 @@ async fn no_token_is_logged_or_shown() {
     shown.push(format!("{:?}", app.get(asking(WORKSPACE)).await));
     shown.push(app.metrics.encode().unwrap());
     drop(guard);
-    let logs = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    let logs = captured.text();
     assert!(logs.contains("token exchanged") && logs.contains("request"), "nothing was captured:\n{logs}");
     shown.push(logs);
     for text in shown {

@@ -1,8 +1,9 @@
 //! What an upstream may answer in malice or in error, and what is made of it, by a recipe with every part of an answer.
 
-use super::observed::{Capture, PATIENT, captured};
+use super::observed::{PATIENT, captured};
 use super::recipes::{answer, exchange, fields, json, path, post, user};
 use super::script::{Act, script};
+use crate::logs::Capture;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use token_broker::provider::Provider as _;
 use token_broker::provider::recipe::{Answer, Expiry, Format, Recipe, Refresh, Step, Unit};

@@ -1,15 +1,12 @@
 //! One exchange and what could be seen of it: the outcome, and all that was logged at TRACE.
 
 use super::case::Expected;
-use crate::logs::captured_by;
-use std::io;
-use std::sync::{Arc, Mutex};
+use crate::logs::{Capture, captured_by};
 use std::time::Duration;
 use token_broker::failure::Failure;
 use token_broker::provider::{FetchError, Fetched, Provider};
 use tokio::time::Instant;
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
 
 /// What an exchange came to, and all that was logged meanwhile.
 pub(super) struct Observed {
@@ -92,34 +89,6 @@ impl Observed {
             let place = if shown.contains(secret) { "the outcome" } else { line? };
             Some(format!("{secret:?} is in {place}"))
         })
-    }
-}
-
-#[derive(Clone, Default)]
-pub(super) struct Capture(Arc<Mutex<Vec<u8>>>);
-
-impl Capture {
-    pub(super) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Capture {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Capture {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
     }
 }
 

@@ -2,8 +2,9 @@
 //! well once.
 
 use super::case::{Case, Expected, kinds};
-use super::observed::{Capture, captured};
+use super::observed::captured;
 use super::server::Server;
+use crate::logs::Capture;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};

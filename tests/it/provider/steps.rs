@@ -1,8 +1,9 @@
 //! Exchanges of several requests: refresh, login and switch.
 
-use super::observed::{Capture, PATIENT, captured};
+use super::observed::{PATIENT, captured};
 use super::recipes::{answer, exchange, fields, json, optional, path, post, required, template, user};
 use super::script::{Act, Script, ok, script};
+use crate::logs::Capture;
 use std::sync::Mutex;
 use std::time::Duration;
 use token_broker::failure::Failure;

@@ -1,14 +1,13 @@
 //! A simulated upstream, and a broker's engine made of a configuration text.
 
-use crate::logs::captured_by;
+use crate::logs::{Capture, captured_by};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use std::fs;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
@@ -24,7 +23,6 @@ use token_broker::token::WorkspaceName;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, timeout};
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
 
 /// What a test waits for at most, once time passes by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -164,7 +162,7 @@ impl Broker {
             }
             _ => None,
         };
-        self.logs.lines().filter_map(exchanged).collect()
+        lines(&self.logs).filter_map(exchanged).collect()
     }
 
     /// How all exchanges so far came out.
@@ -178,13 +176,13 @@ impl Broker {
             let asked = fields["message"] == "asks the upstream";
             asked.then(|| fields["step"].as_str().unwrap_or_default().to_owned())
         };
-        self.logs.lines().filter_map(step).collect()
+        lines(&self.logs).filter_map(step).collect()
     }
 
     /// How many lines of the log have this in their message.
     pub(super) fn said(&self, part: &str) -> usize {
         let message = |fields: &Value| fields["message"].as_str().is_some_and(|message| message.contains(part));
-        self.logs.lines().filter(message).count()
+        lines(&self.logs).filter(message).count()
     }
 }
 
@@ -254,37 +252,8 @@ fn unix_ms(at: SystemTime) -> i64 {
     i64::try_from(at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
-/// What is logged by the thread of the test, which all of its tasks run on.
-#[derive(Clone, Default)]
-struct Capture(Arc<Mutex<Vec<u8>>>);
-
-impl Capture {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    /// The fields of each line.
-    fn lines(&self) -> impl Iterator<Item = Value> {
-        let lines: Vec<Value> = self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        lines.into_iter().map(|mut line| line["fields"].take())
-    }
-}
-
-impl io::Write for Capture {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Capture {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
+/// The fields of each line that the thread of the test logged, which all of its tasks run on.
+fn lines(logs: &Capture) -> impl Iterator<Item = Value> + use<> {
+    let lines: Vec<Value> = logs.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    lines.into_iter().map(|mut line| line["fields"].take())
 }

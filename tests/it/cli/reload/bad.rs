@@ -7,7 +7,6 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use token_broker::client::Client;
 use tokio::task::JoinSet;
@@ -15,6 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 const WORKSPACES: usize = 6;
 const CALLERS: usize = 4;
+/// How often two versions of the files take each other's place and back.
+const SWAPS: usize = 400;
 
 /// A good configuration of several Workspaces, each with its own key of one file.
 fn good(upstream: &Upstream) -> (Files, String) {
@@ -149,7 +150,7 @@ async fn forty_bad_ones_change_nothing_and_fail_no_call() {
     tally.bad(&broker, "half of the secrets", || broker.rename_over("secrets.toml", half)).await;
     let swapping = Swapping::prepare(&broker, &good, &secrets);
     tally.bad(&broker, "links swapped while it is read", || swapping.begin()).await;
-    swapping.end();
+    swapping.end().await;
     let settled = |record: &serde_json::Value| record["problems"].to_string().contains("no such key");
     assert_eq!(broker.says(settled).await["generation"], 2, "no mixture was taken");
     tally.bad(&broker, "one last cut", || config(first(&good, good.len() - 4))).await;
@@ -188,7 +189,8 @@ async fn where_the_files_are_is_told_in_the_log_only() {
 /// the other.
 struct Swapping {
     directory: PathBuf,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    probe: String,
+    task: Mutex<JoinSet<()>>,
 }
 
 impl Swapping {
@@ -202,7 +204,7 @@ impl Swapping {
             fs::write(folder.join("secrets.toml"), secrets).unwrap();
         }
         symlink("..a", directory.join("..data")).unwrap();
-        Self { directory, thread: Mutex::new(None) }
+        Self { directory, probe: format!("{}/livez", broker.serving.probe), task: Mutex::default() }
     }
 
     fn begin(&self) {
@@ -214,19 +216,21 @@ impl Swapping {
         let swap = move |version: &str| {
             symlink(version, directory.join("..next")).unwrap();
             fs::rename(directory.join("..next"), directory.join("..data")).unwrap();
-            thread::sleep(Duration::from_millis(3));
         };
-        let swapping = thread::spawn(move || {
-            for _ in 0..150 {
-                swap("..b");
-                swap("..a");
+        let (client, probe) = (reqwest::Client::builder().no_proxy().build().unwrap(), self.probe.clone());
+        self.task.lock().unwrap().spawn(async move {
+            for _ in 0..SWAPS {
+                for version in ["..b", "..a"] {
+                    swap(version);
+                    // As fast as the broker gets on with something else.
+                    client.get(&probe).send().await.unwrap().bytes().await.unwrap();
+                }
             }
         });
-        *self.thread.lock().unwrap() = Some(swapping);
     }
 
-    fn end(&self) {
-        self.thread.lock().unwrap().take().unwrap().join().unwrap();
+    async fn end(self) {
+        self.task.into_inner().unwrap().join_all().await;
     }
 }
 
