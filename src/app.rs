@@ -13,7 +13,7 @@ use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{Config, Files, History, Problems, Source};
 use crate::engine::{self, Engine};
-use crate::grpc::{self, Parts, Reflection};
+use crate::grpc::{self, Means, Parts, Reflection};
 use crate::listener::{Limits, Listener, Protocol};
 use crate::policy::Policy;
 use crate::readiness::{Latch, Readiness};
@@ -209,7 +209,8 @@ impl App {
         let (seed, clock) = (fastrand::u64(..), parts.clock.clone());
         let told = admin::router(readiness, self.metrics, self.history.clone());
         probes.spawn_critical("probe listener", probe.run(told, probes.clone(), seed));
-        supervisor.spawn_critical("gRPC listener", grpc.run(grpc::routes(parts), supervisor.clone(), seed));
+        let routes = grpc::routes(parts, Means::Loopback);
+        supervisor.spawn_critical("gRPC listener", grpc.run(routes, supervisor.clone(), seed));
         if let Some(Following { source, files, filter, hangup }) = self.following {
             let history = self.history;
             let reloader =

@@ -52,6 +52,8 @@ macro_rules! reasons {
 reasons! {
     /// A malformed request.
     RequestInvalid, "REQUEST_INVALID", "the request is not valid";
+    /// There is no proof of who the caller is, or one that is of no use, or one too many.
+    CallerUnauthenticated, "CALLER_UNAUTHENTICATED", "the caller could not be authenticated";
     /// Policy says no, or would say no if the name existed.
     CallerForbidden, "CALLER_FORBIDDEN", "the caller may not do this";
     /// Policy would allow it, but there is no such Workspace.
@@ -83,6 +85,8 @@ reasons! {
     TokenStillRejected, "TOKEN_STILL_REJECTED", "the upstream gave the same token again";
     /// An answer that can't be understood.
     UpstreamMalformed, "UPSTREAM_MALFORMED", "the upstream's answer can't be understood";
+    /// The record of who gets which token can't be kept, and no token leaves without one.
+    AuditUnavailable, "AUDIT_UNAVAILABLE", "the audit record can't be written; no token leaves without one";
     /// The broker is shutting down, or a stream's connection has reached its age.
     Draining, "DRAINING", "the broker is shutting down, or this connection has reached its age";
     /// The caller's own deadline came first; the exchange goes on.

@@ -3,6 +3,7 @@
 //! Assembled from the inside out: services, then per call a deadline, a request id, and its metrics. What a message
 //! must hold is checked in `convert`; what a failure looks like is decided in `status`.
 
+mod authenticate;
 mod convert;
 mod deadline;
 mod health;
@@ -18,6 +19,7 @@ use crate::readiness::Readiness;
 use crate::supervisor::Supervisor;
 use crate::telemetry::request::RequestIds;
 use crate::telemetry::rpc::RpcMetrics;
+use authenticate::Authenticate;
 use axum::Router;
 use deadline::Deadlines;
 use health::HealthService;
@@ -30,6 +32,7 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
+pub use authenticate::Means;
 pub use status::error_table;
 
 /// The largest request message, in bytes.
@@ -82,9 +85,10 @@ pub struct Parts {
     pub reflection: Reflection,
 }
 
-/// The routes, ready for a listener.
-pub fn routes(parts: Parts) -> Router {
+/// The routes, for a listener whose callers are told apart by these means.
+pub fn routes(parts: Parts, means: Means) -> Router {
     let Parts { broker, clock, readiness, overall, supervisor, metrics, request_ids, reflection } = parts;
+    let authenticate = Authenticate::new(means, clock.clone());
     let api = Arc::new(TokenApi::new(broker.clone(), clock, supervisor.clone()));
     let tokens = TokenServiceServer::from_arc(Arc::clone(&api))
         .max_decoding_message_size(MAX_REQUEST)
@@ -111,7 +115,7 @@ pub fn routes(parts: Parts) -> Router {
         }
     }
     let routes = services.prepare().into_axum_router().route_service(WATCH_TOKENS, watch);
-    routes.layer(deadlines).layer(request_ids).layer(metrics)
+    routes.layer(deadlines).layer(authenticate).layer(request_ids).layer(metrics)
 }
 
 impl fmt::Debug for Parts {

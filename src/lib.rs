@@ -6,7 +6,8 @@
 //! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`upstream`], [`address`], [`jwt`],
 //!   [`identity`], [`policy`], [`error`], [`failure`], [`health`], `engine::plan` and its neighbours
 //! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
-//!   (the one upstream HTTP client), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`], [`telemetry`]
+//!   (the one upstream HTTP client), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`],
+//!   [`revision`], [`telemetry`]
 //! * **edges**: [`broker`] (authorise, then get: the one way to a token), [`grpc`], [`admin`] (probe HTTP),
 //!   [`listener`] (the accept loop), [`sandbox`] (simulated upstreams)
 //! * [`app`] wires them, [`cli`] is what a person types.
@@ -32,6 +33,7 @@ pub mod listener;
 pub mod policy;
 pub mod provider;
 pub mod readiness;
+pub mod revision;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod secret;

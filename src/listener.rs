@@ -20,6 +20,7 @@ pub use descriptors::fit;
 pub use limits::{Http2Limits, Limits};
 pub use metrics::{Metrics, Refused};
 
+use crate::identity::Authenticated;
 use crate::supervisor::Supervisor;
 use admission::Admission;
 use axum::Router;
@@ -39,10 +40,12 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 const BACKLOG: u32 = 4096;
 
 /// Who is at the other end of a connection: a request extension of every request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     /// The address that the connection came from.
     pub addr: SocketAddr,
+    /// What the channel itself proves: a client certificate, the peer of a Unix socket. `None`: nothing.
+    pub identity: Option<Authenticated>,
 }
 
 /// What is spoken on a listener. There is no guessing: a peer that speaks the other one is cut.
@@ -102,7 +105,7 @@ impl Listener {
                 Ok((socket, addr)) => {
                     outage.ended(self.address);
                     let age = self.limits.jittered_age(random.f64());
-                    self.admit(socket, Peer { addr }, age, &routes, &supervisor);
+                    self.admit(socket, Peer { addr, identity: None }, age, &routes, &supervisor);
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {

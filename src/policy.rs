@@ -35,9 +35,9 @@ pub struct Policy;
 impl Policy {
     /// Decides one request.
     pub fn decide(self, caller: &Caller, _action: Action, _workspace: &WorkspaceName) -> Decision {
-        match caller {
-            Caller::Loopback(address) if address.is_loopback() => Decision::Allow,
-            Caller::Loopback(_) => Decision::Deny,
+        match caller.as_str() {
+            "loopback" => Decision::Allow,
+            _ => Decision::Deny,
         }
     }
 }

@@ -21,7 +21,7 @@ use token_broker::engine::{Call, Engine, Limits, Metrics, Origin, Settings, Sour
 use token_broker::grpc::pb::GetTokenRequest;
 use token_broker::grpc::{self, METHODS, Parts, Reflection};
 use token_broker::health::Rule;
-use token_broker::identity::Caller;
+use token_broker::identity::Authenticated;
 use token_broker::listener::Peer;
 use token_broker::policy::Policy;
 use token_broker::provider::{FetchError, Fetched, Provider};
@@ -123,7 +123,7 @@ impl World {
             engine.get(&name, Duration::ZERO, call()).await?;
             asks.push((name.clone(), framed(&name)));
         }
-        let routes = grpc::routes(parts).with_state(());
+        let routes = grpc::routes(parts, grpc::Means::Loopback).with_state(());
         Ok(Self { engine, broker, routes, asks, turn: 0, _supervisor: supervisor })
     }
 
@@ -146,7 +146,7 @@ impl World {
         let (name, _) = next(&mut self.turn, &self.asks)?;
         let workspace = name.clone();
         let ask = Ask { workspace, min_validity: Duration::ZERO, deadline: Instant::now() + PATIENCE };
-        let served = self.broker.authorise_then_get(&Caller::Loopback(PEER.ip()), &ask).await?;
+        let served = self.broker.authorise_then_get(&Authenticated::loopback().caller, &ask).await?;
         from_cache(served.source)
     }
 
@@ -155,7 +155,7 @@ impl World {
         let request = Request::post("/tokenbroker.v1.TokenService/GetToken")
             .header("content-type", "application/grpc")
             .header("te", "trailers")
-            .extension(Peer { addr: PEER })
+            .extension(Peer { addr: PEER, identity: None })
             .body(Body::new(Full::new(framed.clone())))?;
         let mut answer = self.routes.call(request).await?;
         let mut bytes = 0;

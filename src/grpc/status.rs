@@ -32,6 +32,7 @@ impl From<Error> for Status {
 fn code(reason: Reason) -> Code {
     match reason {
         Reason::RequestInvalid => Code::InvalidArgument,
+        Reason::CallerUnauthenticated => Code::Unauthenticated,
         Reason::CallerForbidden => Code::PermissionDenied,
         Reason::WorkspaceUnknown => Code::NotFound,
         Reason::WorkspaceFrozen
@@ -44,6 +45,7 @@ fn code(reason: Reason) -> Code {
         | Reason::UpstreamThrottled
         | Reason::RenewalTooSoon
         | Reason::TokenStillRejected
+        | Reason::AuditUnavailable
         | Reason::Draining => Code::Unavailable,
         Reason::Deadline => Code::DeadlineExceeded,
         Reason::UpstreamMalformed | Reason::Bug => Code::Internal,

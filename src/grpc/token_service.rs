@@ -12,8 +12,8 @@ use crate::broker::{Ask, Broker, Report};
 use crate::clock::{Clock, Now};
 use crate::engine::{Served, Watch};
 use crate::error::{Error, Reason};
-use crate::identity::Caller;
-use crate::listener::{Going, Peer};
+use crate::identity::{Authenticated, Caller};
+use crate::listener::Going;
 use crate::supervisor::{Supervisor, at};
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -128,10 +128,10 @@ fn log_refusal(error: &Error) {
     tracing::debug!(reason = error.reason.as_str(), "no token for this request");
 }
 
-/// Who is at the other end of the connection.
+/// Who asks, as `authenticate` found out.
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Error> {
-    let peer = request.extensions().get::<Peer>();
-    peer.map(|peer| Caller::Loopback(peer.addr.ip())).ok_or_else(|| Error::new(Reason::Bug))
+    let authenticated = request.extensions().get::<Authenticated>();
+    authenticated.map(|proven| proven.caller.clone()).ok_or_else(|| Error::new(Reason::Bug))
 }
 
 /// When its connection was asked to go.

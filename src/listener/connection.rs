@@ -66,7 +66,7 @@ impl Connection {
         let (scoped, _guard) = self.supervisor.scope();
         let limits = &self.limits;
         let going = CancellationToken::new();
-        let requests = Requests { routes: self.routes.clone(), peer: self.peer, going: Going(going.clone()) };
+        let requests = Requests { routes: self.routes.clone(), peer: self.peer.clone(), going: Going(going.clone()) };
         let first_bytes = match self.protocol {
             Protocol::Http2 => HTTP2_PREFACE,
             Protocol::Http1 => 1,
@@ -179,7 +179,7 @@ impl HyperService<Request<Incoming>> for Requests {
     type Future = RouteFuture<Infallible>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.peer.clone());
         request.extensions_mut().insert(self.going.clone());
         // A router is always ready, so nobody has to ask it.
         self.routes.clone().call(request)

@@ -34,6 +34,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("http", Layer::Driven),
     ("provider", Layer::Driven),
     ("readiness", Layer::Driven),
+    ("revision", Layer::Driven),
     ("supervisor", Layer::Driven),
     ("telemetry", Layer::Driven),
     ("admin", Layer::Edge),

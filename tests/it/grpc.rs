@@ -86,30 +86,33 @@ impl App {
         let metrics = Metrics::new(&clock);
         let provider = Arc::new(FakeProvider::default());
         let engine = engine(&clock, &supervisor, &metrics, &provider);
-        let routes = grpc::routes(Parts {
-            broker: Broker::new(engine.clone(), Policy),
-            clock: clock.clone(),
-            readiness: readiness.clone(),
-            overall: engine.judge(rule),
-            supervisor: supervisor.clone(),
-            metrics: metrics.register(|registry| RpcMetrics::register(registry, &grpc::METHODS)),
-            request_ids: RequestIds::new(1),
-            reflection,
-        });
-        let peer = Peer { addr: SocketAddr::from((peer, 1)) };
-        let channel = connect(&routes, peer, &supervisor, (USUAL_WINDOW, USUAL_AGE)).await;
+        let routes = grpc::routes(
+            Parts {
+                broker: Broker::new(engine.clone(), Policy),
+                clock: clock.clone(),
+                readiness: readiness.clone(),
+                overall: engine.judge(rule),
+                supervisor: supervisor.clone(),
+                metrics: metrics.register(|registry| RpcMetrics::register(registry, &grpc::METHODS)),
+                request_ids: RequestIds::new(1),
+                reflection,
+            },
+            grpc::Means::Loopback,
+        );
+        let peer = Peer { addr: SocketAddr::from((peer, 1)), identity: None };
+        let channel = connect(&routes, peer.clone(), &supervisor, (USUAL_WINDOW, USUAL_AGE)).await;
         Self { channel, routes, peer, engine, provider, clock, readiness, supervisor, metrics }
     }
 
     /// A client that takes so many bytes of an answer before it has read them.
     async fn client_with_window(&self, bytes: u32) -> TokenServiceClient<Channel> {
-        let channel = connect(&self.routes, self.peer, &self.supervisor, (bytes, USUAL_AGE)).await;
+        let channel = connect(&self.routes, self.peer.clone(), &self.supervisor, (bytes, USUAL_AGE)).await;
         TokenServiceClient::with_origin(channel, http::Uri::from_static("http://memory"))
     }
 
     /// A connection that is asked to go at this age.
     async fn channel_of_age(&self, age: Duration) -> Channel {
-        connect(&self.routes, self.peer, &self.supervisor, (USUAL_WINDOW, age)).await
+        connect(&self.routes, self.peer.clone(), &self.supervisor, (USUAL_WINDOW, age)).await
     }
 
     fn client(&self) -> TokenServiceClient<Channel> {

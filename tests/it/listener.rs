@@ -85,16 +85,19 @@ async fn serve_broker(limits: Limits, further: Router) -> Served {
     };
     let counted = metrics.register(engine::Metrics::register);
     let engine = Engine::new(clock.clone(), supervisor.clone(), settings, counted);
-    let routes = token_broker::grpc::routes(Parts {
-        overall: engine.judge(Rule { max_unhealthy: 1.0 }),
-        broker: Broker::new(engine, Policy),
-        clock,
-        readiness: Readiness::new(),
-        supervisor: supervisor.clone(),
-        metrics: metrics.register(|registry| RpcMetrics::register(registry, &token_broker::grpc::METHODS)),
-        request_ids: RequestIds::new(1),
-        reflection: Reflection::Off,
-    });
+    let routes = token_broker::grpc::routes(
+        Parts {
+            overall: engine.judge(Rule { max_unhealthy: 1.0 }),
+            broker: Broker::new(engine, Policy),
+            clock,
+            readiness: Readiness::new(),
+            supervisor: supervisor.clone(),
+            metrics: metrics.register(|registry| RpcMetrics::register(registry, &token_broker::grpc::METHODS)),
+            request_ids: RequestIds::new(1),
+            reflection: Reflection::Off,
+        },
+        token_broker::grpc::Means::Loopback,
+    );
     serve(Protocol::Http2, limits, further.merge(routes)).await
 }
 
