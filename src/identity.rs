@@ -1,8 +1,8 @@
 //! Who asks. Pure.
 //!
 //! A caller's name is one text in one spelling, so that names are compared and never interpreted: `loopback`,
-//! `unix:<uid>`, `spiffe://<trust domain>/<path>`, `dns:<name>`, `jwt:<issuer>:<subject>`. What does not fit is refused,
-//! never mended.
+//! `unix:<uid>`, `spiffe://<trust domain>/<path>`, `dns:<name>`, `jwt:<issuer>:<subject>`. What does not fit is
+//! refused, never mended.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

@@ -15,8 +15,9 @@ const BEGIN: &str = "<!-- begin: written by the tests -->\n";
 const END: &str = "<!-- end -->\n";
 
 /// Written out once more, so that no change of a code goes unnoticed.
-const CODES: [(Reason, Code); 18] = [
+const CODES: [(Reason, Code); 20] = [
     (Reason::RequestInvalid, Code::InvalidArgument),
+    (Reason::CallerUnauthenticated, Code::Unauthenticated),
     (Reason::CallerForbidden, Code::PermissionDenied),
     (Reason::WorkspaceUnknown, Code::NotFound),
     (Reason::WorkspaceFrozen, Code::FailedPrecondition),
@@ -31,6 +32,7 @@ const CODES: [(Reason, Code); 18] = [
     (Reason::ReportThrottled, Code::ResourceExhausted),
     (Reason::TokenStillRejected, Code::Unavailable),
     (Reason::UpstreamMalformed, Code::Internal),
+    (Reason::AuditUnavailable, Code::Unavailable),
     (Reason::Draining, Code::Unavailable),
     (Reason::Deadline, Code::DeadlineExceeded),
     (Reason::Bug, Code::Internal),
