@@ -11,6 +11,7 @@ mod flights;
 mod forcing;
 mod forgetting;
 mod health;
+mod isolation;
 mod reload;
 mod renewal;
 mod serving;
