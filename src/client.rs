@@ -39,8 +39,8 @@ const TIMEOUT_SPARE: Duration = Duration::from_secs(1);
 /// The largest answer that is read, in bytes.
 const MAX_RESPONSE: usize = 256 * 1024;
 
-/// What a client trusts and shows. All of it are files, and none is kept: those of TLS are read for each connection, the
-/// token for each call.
+/// What a client trusts and shows. No file is kept: those of TLS are read for each connection, the token for each
+/// call.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     /// The certificates of the authorities that the broker's own must come from. Without it: the bundled public ones.

@@ -98,8 +98,8 @@ impl Error {
         }
     }
 
-    /// Whether it is about what this side shows or trusts, or about the broker's certificate: files that are renewed. To
-    /// whom was let in before, the next ones may open again.
+    /// Whether it is about what this side shows or trusts, or about the broker's certificate: files that are renewed.
+    /// To whom was let in before, the next ones may open again.
     pub fn is_of_credentials(&self) -> bool {
         match self {
             Self::File { .. } | Self::Unreachable { .. } => true,

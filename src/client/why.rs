@@ -203,7 +203,8 @@ impl fmt::Display for Why {
 impl Distrust {
     fn of(error: &CertificateError) -> Self {
         match error {
-            CertificateError::UnknownIssuer => Self::UnknownAuthority,
+            // The latter: of an authority that has the name of a trusted one, such as the one after it.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownAuthority,
             CertificateError::NotValidForNameContext { expected, presented } => {
                 Self::Name { asked: expected.to_str().into_owned(), holds: presented.clone() }
             }
