@@ -67,7 +67,9 @@ enum Command {
     /// Follow the tokens of Workspaces: print a line whenever one is renewed or withdrawn, keep a file up to date.
     ///
     /// Ends with code 0 on SIGINT or SIGTERM, with --once with code 1. While the broker is away it tries again, every
-    /// 10 seconds at most; only a request that the broker will never grant ends it, with code 1.
+    /// 10 seconds at most; only a request that the broker will never grant ends it, with code 1. Files of --ca, --cert,
+    /// --key and --token-file are read anew each time: when the broker ends a stream with the certificate or token that
+    /// opened it, the next ones open another.
     Watch {
         #[command(flatten)]
         broker: Broker,
@@ -114,7 +116,7 @@ enum Command {
 #[derive(Debug, Args)]
 #[group(skip)]
 struct Broker {
-    /// The broker's gRPC address: `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`.
+    /// The broker's gRPC address, which begins with http://, https:// or unix:/ as the listener does.
     #[arg(long, value_name = "URL", env = "TOKEN_BROKER_ENDPOINT", default_value = "http://127.0.0.1:7700")]
     endpoint: String,
     /// How long to wait for an answer, such as 500ms or 5s.
@@ -132,7 +134,7 @@ struct Broker {
     /// The name that the broker's certificate must hold, where it is not the host of the endpoint.
     #[arg(long, value_name = "NAME", env = "TOKEN_BROKER_SERVER_NAME", help_heading = ACCESS)]
     server_name: Option<String>,
-    /// Send the token in this file as `authorization: Bearer`. It is read for each call, so it may be replaced.
+    /// Send the bearer token in this file. It is read for each call, so it may be replaced.
     #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_TOKEN_FILE", help_heading = ACCESS)]
     token_file: Option<PathBuf>,
     /// Send it even where everybody on the way can read it: over http:// beyond this machine.

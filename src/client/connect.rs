@@ -3,7 +3,7 @@
 
 use super::endpoint::{Endpoint, Way};
 use super::why::Why;
-use super::{Access, Error, files};
+use super::{Access, Clear, Error, files};
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
@@ -40,7 +40,7 @@ impl Connector {
     pub(super) async fn connect(self) -> Result<TokioIo<Watched>, Error> {
         let io: Box<dyn Io> = match &self.endpoint.way {
             Way::Unix(path) => Box::new(self.unix(path).await?),
-            Way::Plain(uri) => Box::new(self.tcp(uri).await?),
+            Way::Plain(uri) => Box::new(self.plain(uri).await?),
             Way::Tls(uri, name) => {
                 let Access { ca, identity, .. } = &*self.access;
                 let config = files::tls(ca.as_deref(), identity.as_ref()).await?;
@@ -59,6 +59,16 @@ impl Connector {
 
     async fn unix(&self, path: &Path) -> Result<UnixStream, Error> {
         UnixStream::connect(path).await.map_err(|error| self.unreachable(Why::of_socket(&error)))
+    }
+
+    /// A name that is written as this machine's may still lead elsewhere.
+    async fn plain(&self, uri: &Uri) -> Result<TcpStream, Error> {
+        let socket = self.tcp(uri).await?;
+        let is_here = socket.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
+        if !is_here && self.access.token.is_some() && self.access.clear == Clear::Refused {
+            return Err(Error::BearerInTheClear(self.endpoint.text.clone()));
+        }
+        Ok(socket)
     }
 
     async fn tcp(&self, uri: &Uri) -> Result<TcpStream, Error> {

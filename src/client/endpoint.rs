@@ -100,7 +100,7 @@ fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// By what is written: `localhost` and what lies below it name this machine (RFC 6761 §6.3).
+/// By what is written: `localhost` names this machine (RFC 6761 §6.3). What it leads to is looked at on connecting.
 fn is_loopback(host: &str) -> bool {
     match host.parse::<IpAddr>() {
         Ok(address) => address.is_loopback(),

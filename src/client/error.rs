@@ -49,6 +49,9 @@ pub enum Error {
         /// What is wrong with it.
         flaw: Flaw,
     },
+    /// TLS can't be set up on this side.
+    #[error("TLS can't be set up: {0}")]
+    Tls(String),
     /// Nobody answers there.
     #[error("can't reach the broker at {endpoint}: {why}")]
     Unreachable {
@@ -93,6 +96,7 @@ impl Error {
             | Self::NotEncrypted { .. }
             | Self::BearerInTheClear(_)
             | Self::File { .. }
+            | Self::Tls(_)
             | Self::MinValidity
             | Self::Incomplete => false,
         }

@@ -32,8 +32,8 @@ pub struct Identity {
 pub(super) async fn tls(ca: Option<&Path>, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    // This provider has the suites of both versions.
-    let builder = builder.map_err(|_none| Error::Incomplete)?.with_root_certificates(roots(ca).await?);
+    let builder = builder.map_err(|error| Error::Tls(error.to_string()))?;
+    let builder = builder.with_root_certificates(roots(ca).await?);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some(Identity { certificate, key }) => {

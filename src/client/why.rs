@@ -224,7 +224,7 @@ impl fmt::Display for Distrust {
                  date?",
             ),
             Self::Name { asked, holds } => {
-                let told: Vec<&str> = holds.iter().take(NAMES_TOLD).map(String::as_str).collect();
+                let told: Vec<&str> = holds.iter().take(NAMES_TOLD).map(|name| bare(name)).collect();
                 let told = if told.is_empty() { "no name".to_owned() } else { told.join(", ") };
                 write!(f, "its certificate is not for {asked}, but holds {told}; --server-name asks for another name")
             }
@@ -235,6 +235,12 @@ impl fmt::Display for Distrust {
             Self::Other(words) => write!(f, "its certificate is not to be trusted: {words}"),
         }
     }
+}
+
+/// `localhost` of rustls's `DnsName("localhost")`.
+fn bare(name: &str) -> &str {
+    let inside = name.split_once('(').and_then(|(_kind, rest)| rest.strip_suffix(')'));
+    inside.unwrap_or(name).trim_matches('"')
 }
 
 impl fmt::Display for Objection {
@@ -287,4 +293,59 @@ pub(super) fn chain<'a>(
         wrapped.map(|inner| inner as &(dyn error::Error + 'static)).or_else(|| outer.source())
     })
     .take(16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_tells_who_keeps_one_out() {
+        let table = [
+            (io::ErrorKind::NotFound, Why::NoSocket),
+            (io::ErrorKind::NotADirectory, Why::NoSocket),
+            (io::ErrorKind::PermissionDenied, Why::SocketForbidden),
+            (io::ErrorKind::ConnectionRefused, Why::NobodyListens),
+            (io::ErrorKind::TimedOut, Why::NoConnection),
+        ];
+        for (kind, why) in table {
+            assert_eq!(Why::of_socket(&kind.into()), why, "{kind}");
+        }
+        let words = Why::SocketForbidden.to_string();
+        assert_eq!(words, "this user may not use the socket; its mode and its directory's say who may");
+    }
+
+    #[test]
+    fn an_alert_tells_what_the_broker_objects_to() {
+        let table = [
+            (Alert::CertificateRequired, "it wants a client certificate; --cert and --key name the files of one"),
+            (Alert::UnknownCA, "it does not know the authority of the client certificate in --cert"),
+            (Alert::CertificateExpired, "it says that the client certificate in --cert has expired"),
+            (Alert::CertificateRevoked, "it says that the client certificate in --cert was revoked"),
+            (Alert::BadCertificate, "it does not accept the client certificate in --cert"),
+            (Alert::ProtocolVersion, "the TLS handshake failed: the other side says ProtocolVersion"),
+        ];
+        for (alert, words) in table {
+            let error = io::Error::new(io::ErrorKind::InvalidData, TlsError::AlertReceived(alert));
+            assert_eq!(Why::of_handshake(&error).to_string(), words, "{alert:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_told() {
+        let words = Flaw::of(&io::ErrorKind::PermissionDenied.into()).to_string();
+        assert_eq!(words, "this user may not read it");
+        assert_eq!(Flaw::of(&io::ErrorKind::IsADirectory.into()).to_string(), "can't be read: is a directory");
+    }
+
+    #[test]
+    fn few_names_are_told_and_bare() {
+        let of = |holds: &[&str]| {
+            let holds = holds.iter().map(|&name| name.to_owned()).collect();
+            Distrust::Name { asked: "a".to_owned(), holds }.to_string()
+        };
+        assert!(of(&[]).contains(" holds no name;"));
+        let many = ["DnsName(\"b\")", "IpAddress(10.0.0.1)", "c", "d", "e", "f"];
+        assert!(of(&many).contains(" holds b, 10.0.0.1, c, d, e;"), "{}", of(&many));
+    }
 }
