@@ -12,6 +12,7 @@ mod serve;
 mod try_upstream;
 mod watch;
 
+use crate::client::{self, Access, Clear, Client, Identity};
 use clap::{Args, Parser, Subcommand};
 use std::error::Error;
 use std::ffi::OsString;
@@ -66,7 +67,9 @@ enum Command {
     /// Follow the tokens of Workspaces: print a line whenever one is renewed or withdrawn, keep a file up to date.
     ///
     /// Ends with code 0 on SIGINT or SIGTERM, with --once with code 1. While the broker is away it tries again, every
-    /// 10 seconds at most; only a request that the broker will never grant ends it, with code 1.
+    /// 10 seconds at most; only a request that the broker will never grant ends it, with code 1. Files of --ca, --cert,
+    /// --key and --token-file are read anew each time: when the broker ends a stream with the certificate or token that
+    /// opened it, the next ones open another.
     Watch {
         #[command(flatten)]
         broker: Broker,
@@ -109,17 +112,37 @@ enum Command {
     },
 }
 
-/// Where the broker is.
+/// Where the broker is, and what it is shown.
 #[derive(Debug, Args)]
 #[group(skip)]
 struct Broker {
-    /// The broker's gRPC address.
+    /// The broker's gRPC address, which begins with http://, https:// or unix:/ as the listener does.
     #[arg(long, value_name = "URL", env = "TOKEN_BROKER_ENDPOINT", default_value = "http://127.0.0.1:7700")]
     endpoint: String,
     /// How long to wait for an answer, such as 500ms or 5s.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     timeout: Duration,
+    /// Trust the broker's certificate if one of these authorities (PEM) has signed it; without it, a public one.
+    #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_CA", help_heading = ACCESS)]
+    ca: Option<PathBuf>,
+    /// Show this client certificate (PEM), with what links it to its authority.
+    #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_CERT", requires = "key", help_heading = ACCESS)]
+    cert: Option<PathBuf>,
+    /// The private key (PEM) of the certificate.
+    #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_KEY", requires = "cert", help_heading = ACCESS)]
+    key: Option<PathBuf>,
+    /// The name that the broker's certificate must hold, where it is not the host of the endpoint.
+    #[arg(long, value_name = "NAME", env = "TOKEN_BROKER_SERVER_NAME", help_heading = ACCESS)]
+    server_name: Option<String>,
+    /// Send the bearer token in this file. It is read for each call, so it may be replaced.
+    #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_TOKEN_FILE", help_heading = ACCESS)]
+    token_file: Option<PathBuf>,
+    /// Send it even where everybody on the way can read it: over http:// beyond this machine.
+    #[arg(long, requires = "token_file", help_heading = ACCESS)]
+    plaintext_lets_the_network_read_tokens: bool,
 }
+
+const ACCESS: &str = "TLS and tokens";
 
 /// Why a command ends with another code than 0.
 #[derive(Debug)]
@@ -128,6 +151,23 @@ enum Failure {
     Usage(String),
     /// It did not work: exit code 1.
     Failed(Box<dyn Error + Send + Sync>),
+}
+
+impl Broker {
+    async fn connect(&self) -> Result<Client, client::Error> {
+        Client::connect_with(&self.endpoint, self.access(), self.timeout).await
+    }
+
+    fn access(&self) -> Access {
+        let identity = self.cert.clone().zip(self.key.clone());
+        Access {
+            ca: self.ca.clone(),
+            identity: identity.map(|(certificate, key)| Identity { certificate, key }),
+            server_name: self.server_name.clone(),
+            token: self.token_file.clone(),
+            clear: if self.plaintext_lets_the_network_read_tokens { Clear::Accepted } else { Clear::Refused },
+        }
+    }
 }
 
 /// Runs what the arguments say.
@@ -139,7 +179,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => say(&text, EXIT_USAGE),
-        Err(Failure::Failed(error)) => say(&error.to_string(), 1),
+        Err(Failure::Failed(error)) => say(&error.to_string(), code_of(&*error)),
     }
 }
 
@@ -156,6 +196,12 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::TryUpstream(options) => block_on(try_upstream::try_upstream(options)),
         Command::Healthcheck { broker, service } => block_on(ask::healthcheck(broker, &service)),
     }
+}
+
+/// Options that contradict each other are wrong usage, though only the client finds out.
+fn code_of(error: &(dyn Error + Send + Sync + 'static)) -> u8 {
+    let is_usage = error.downcast_ref().is_some_and(client::Error::is_wrong_usage);
+    if is_usage { EXIT_USAGE } else { 1 }
 }
 
 /// Runs a command that waits for the network.

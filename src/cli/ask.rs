@@ -1,7 +1,7 @@
 //! `get`, `report` and `healthcheck`: one question to a running broker.
 
 use super::{Broker, Failure, print};
-use crate::client::{Client, Token};
+use crate::client::Token;
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -40,13 +40,13 @@ pub(super) struct Report {
 }
 
 pub(super) async fn get(broker: Broker, get: Get) -> Result<(), Failure> {
-    let client = Client::connect(&broker.endpoint, broker.timeout).await?;
+    let client = broker.connect().await?;
     let token = client.get_token(&get.workspace, get.min_validity).await?;
     show(&get.workspace, &token, get.json)
 }
 
 pub(super) async fn report(broker: Broker, report: Report) -> Result<(), Failure> {
-    let client = Client::connect(&broker.endpoint, broker.timeout).await?;
+    let client = broker.connect().await?;
     let token = client.report(&report.workspace, &report.fingerprint, report.status).await?;
     show(&report.workspace, &token, report.json)
 }
@@ -56,7 +56,7 @@ fn show(workspace: &str, token: &Token, json: bool) -> Result<(), Failure> {
 }
 
 pub(super) async fn healthcheck(broker: Broker, service: &str) -> Result<(), Failure> {
-    let client = Client::connect(&broker.endpoint, broker.timeout).await?;
+    let client = broker.connect().await?;
     if client.is_serving(service).await? { print("serving") } else { Err(Failure::Failed("not serving".into())) }
 }
 

@@ -1,7 +1,6 @@
 //! `inspect`: what a JWT says, decoded here.
 
 use super::{Broker, Failure, print};
-use crate::client::Client;
 use crate::jwt;
 use crate::secret::AccessToken;
 use std::io::{self, Read as _};
@@ -10,7 +9,7 @@ pub(super) async fn inspect(broker: Broker, workspace: String) -> Result<(), Fai
     let token = if workspace == "-" {
         from_stdin()?
     } else {
-        let client = Client::connect(&broker.endpoint, broker.timeout).await?;
+        let client = broker.connect().await?;
         client.get_token(&workspace, None).await?.value
     };
     print(jwt::inspect(token.expose())?)

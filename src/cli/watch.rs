@@ -4,7 +4,7 @@ mod sink;
 
 use super::ask::as_json;
 use super::{Broker, Failure, say};
-use crate::client::{Client, Error, Event, State, Token};
+use crate::client::{Error, Event, State, Token};
 use crate::supervisor::Signals;
 use clap::Args;
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -65,7 +66,7 @@ pub(super) async fn watch(broker: Broker, options: Options) -> Result<(), Failur
 
 /// What is followed, and what was said of it.
 struct Session {
-    broker: Broker,
+    broker: Arc<Broker>,
     options: Options,
     sink: Option<Sink>,
     /// The last line of each Workspace, so that what did not change is not said again after a reconnection.
@@ -74,6 +75,8 @@ struct Session {
     settled: HashMap<String, Outcome>,
     back_off: Duration,
     complained: bool,
+    /// Whether the broker has told this caller anything yet.
+    was_let_in: bool,
 }
 
 /// What came of one Workspace.
@@ -90,7 +93,9 @@ impl Session {
             say_aside(&format!("can't look for what an earlier one left: {error}"));
         }
         let (said, settled) = (HashMap::new(), HashMap::new());
-        Self { broker, options, sink, said, settled, back_off: FIRST_BACK_OFF, complained: false }
+        let broker = Arc::new(broker);
+        let (back_off, complained, was_let_in) = (FIRST_BACK_OFF, false, false);
+        Self { broker, options, sink, said, settled, back_off, complained, was_let_in }
     }
 
     /// Goes on over any number of streams, until nobody reads any more or, with `--once`, everything is said.
@@ -98,7 +103,7 @@ impl Session {
         loop {
             match self.one_stream().await? {
                 None => return Ok(()),
-                Some(error) if !error.passes() => return Err(error.into()),
+                Some(error) if !self.goes_on_after(&error) => return Err(error.into()),
                 Some(error) => self.complain(&error),
             }
             let pause = self.back_off.mul_f64(0.5 + fastrand::f64() / 2.0);
@@ -107,11 +112,16 @@ impl Session {
         }
     }
 
+    /// A stream ends with the certificate or the token that opened it, and their successors may come late.
+    fn goes_on_after(&self, error: &Error) -> bool {
+        error.passes() || (self.was_let_in && error.is_of_credentials())
+    }
+
     /// Until there is no more to say, or to the error that broke it off.
     async fn one_stream(&mut self) -> Result<Option<Error>, Failure> {
-        let (endpoint, limit, workspaces) =
-            (self.broker.endpoint.clone(), self.broker.timeout, self.options.workspaces.clone());
-        let opening = async move { Client::connect(&endpoint, limit).await?.watch(&workspaces).await };
+        let (broker, workspaces) = (Arc::clone(&self.broker), self.options.workspaces.clone());
+        // The files of TLS and of the token are read anew: they may be why the last stream ended.
+        let opening = async move { broker.connect().await?.watch(&workspaces).await };
         let mut stream = match self.ending(opening).await? {
             Ok(stream) => stream,
             Err(error) => return Ok(Some(error)),
@@ -121,7 +131,7 @@ impl Session {
                 Ok(event) => event,
                 Err(error) => return Ok(Some(error)),
             };
-            (self.back_off, self.complained) = (FIRST_BACK_OFF, false);
+            (self.back_off, self.complained, self.was_let_in) = (FIRST_BACK_OFF, false, true);
             if self.take(&event)?.is_break() {
                 return Ok(None);
             }

@@ -1,20 +1,57 @@
 //! Why a client has no answer.
 
+use super::why::{Flaw, Why, chain};
+use std::error;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
-use std::{error, fmt, io, iter};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 /// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The address is not one.
-    #[error("{0:?} is not an address such as http://127.0.0.1:7700")]
+    #[error(
+        "{0:?} is not an address such as http://127.0.0.1:7700, https://broker.example:7800 or unix:/run/broker.sock"
+    )]
     Endpoint(String),
-    /// Another scheme than http: nobody must believe that the token travels encrypted.
-    #[error("{0:?} is not an http:// address; the broker speaks plaintext, on loopback")]
+    /// Another scheme than these.
+    #[error("{0:?} is neither an http:// nor an https:// address, nor a unix: one")]
     Scheme(String),
+    /// A password, perhaps, so it is not quoted.
+    #[error("the endpoint holds a user name or a password, which no broker asks for; see --token-file")]
+    UserInfo,
+    /// What the broker's certificate shall hold is none.
+    #[error("{0:?} is no name that a certificate can hold: a DNS name or an IP address")]
+    ServerName(String),
+    /// An option of TLS for an endpoint without TLS: nobody must believe that the token travels encrypted.
+    #[error("{option} is of no use with {endpoint}: only an https:// endpoint is encrypted")]
+    NotEncrypted {
+        /// The option.
+        option: &'static str,
+        /// The address.
+        endpoint: String,
+    },
+    /// A bearer token on a way that others can read.
+    #[error(
+        "everybody on the way to {0} could read the token of --token-file, and act with it; use https://, or say \
+         --plaintext-lets-the-network-read-tokens"
+    )]
+    BearerInTheClear(String),
+    /// A file that is to be shown or trusted.
+    #[error("{option} {}: {flaw}", path.display())]
+    File {
+        /// The option that names it.
+        option: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
+    /// TLS can't be set up on this side.
+    #[error("TLS can't be set up: {0}")]
+    Tls(String),
     /// Nobody answers there.
     #[error("can't reach the broker at {endpoint}: {why}")]
     Unreachable {
@@ -34,8 +71,8 @@ pub enum Error {
     Refused {
         /// The broker's words.
         text: String,
-        /// Whether the same request may succeed later.
-        passes: bool,
+        /// Its code.
+        code: Code,
     },
     /// The broker's answer lacks something that it must hold.
     #[error("the broker's answer holds no token")]
@@ -45,46 +82,53 @@ pub enum Error {
     Ended,
 }
 
-/// Why there is no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The host is there, and nobody listens on the port.
-    NobodyListens,
-    /// Anything else: no such name, no way there, no answer.
-    NoConnection,
-}
-
-impl Why {
-    pub(super) fn of(error: &(dyn error::Error + 'static)) -> Self {
-        let mut chain = iter::successors(Some(error), |error| error.source());
-        let is_refusal = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        let refused = chain.any(|error| error.downcast_ref().is_some_and(is_refusal));
-        if refused { Self::NobodyListens } else { Self::NoConnection }
-    }
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NobodyListens => "nobody listens there; it is not running, or it drains and lets nobody in any more",
-            Self::NoConnection => "there is no connection; is the address right, and the way there open?",
-        })
-    }
-}
-
 impl Error {
     /// Whether the same request may succeed later, without anybody changing it.
     pub fn passes(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut(_) | Self::Ended => true,
-            Self::Refused { passes, .. } => *passes,
-            Self::Endpoint(_) | Self::Scheme(_) | Self::MinValidity | Self::Incomplete => false,
+            Self::TimedOut(_) | Self::Ended => true,
+            Self::Unreachable { why, .. } => why.passes(),
+            Self::Refused { code, .. } => passes(*code),
+            Self::Endpoint(_)
+            | Self::Scheme(_)
+            | Self::UserInfo
+            | Self::ServerName(_)
+            | Self::NotEncrypted { .. }
+            | Self::BearerInTheClear(_)
+            | Self::File { .. }
+            | Self::Tls(_)
+            | Self::MinValidity
+            | Self::Incomplete => false,
         }
+    }
+
+    /// Whether it is about what this side shows or trusts, or about the broker's certificate: files that are renewed.
+    /// To whom was let in before, the next ones may open again.
+    pub fn is_of_credentials(&self) -> bool {
+        match self {
+            Self::File { .. } | Self::Unreachable { .. } => true,
+            Self::Refused { code, .. } => *code == Code::Unauthenticated,
+            _ => false,
+        }
+    }
+
+    /// Whether the options contradict each other.
+    pub fn is_wrong_usage(&self) -> bool {
+        matches!(self, Self::ServerName(_) | Self::NotEncrypted { .. } | Self::BearerInTheClear(_))
+    }
+
+    /// What made the transport fail, if it was one of ours.
+    pub(super) fn within(error: &(dyn error::Error + 'static)) -> Option<Self> {
+        chain(error).find_map(|error| error.downcast_ref::<Self>()).cloned()
     }
 }
 
 /// The broker's words, with the reason that programs go by and when to try again.
 pub(super) fn refused(status: &Status) -> Error {
+    // A connection that had to be made anew, and was not.
+    if let Some(error) = Error::within(status) {
+        return error;
+    }
     let mut text = format!("{:?}", status.code());
     if let Some(info) = status.get_details_error_info() {
         // Writing to a String can't fail.
@@ -103,7 +147,7 @@ pub(super) fn refused(status: &Status) -> Error {
              of something else, unless the broker has just ended"
         );
     }
-    Error::Refused { text, passes: passes(status.code()) }
+    Error::Refused { text, code: status.code() }
 }
 
 /// Whether this is what our own end makes of a connection that breaks off, or on which something else is spoken: the

@@ -1,5 +1,6 @@
 //! The binary as a person meets it: real processes, real ports, simulated upstreams.
 
+mod access;
 mod ask;
 mod besieged;
 mod dev;

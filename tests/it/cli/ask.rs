@@ -199,12 +199,14 @@ async fn the_endpoint_may_come_from_the_environment() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_none_is_named() {
-    for endpoint in ["", "a b", "http://", "http://a b", "https://127.0.0.1:7700", "ftp://127.0.0.1:7700"] {
+    for endpoint in ["", "a b", "http://", "http://a b", "ftp://127.0.0.1:7700", "unix:broker.sock", "unix://a/b"] {
         let done = run(&["get", "--endpoint", endpoint, WORKSPACE]).await;
         assert_eq!(done.code, Some(1), "{endpoint:?}: {}", done.stderr);
-        let named = done.stderr.contains("is not an address") || done.stderr.contains("is not an http:// address");
+        let named = done.stderr.contains("is not an address") || done.stderr.contains("is neither an http:// nor");
         assert!(named, "{endpoint:?}: {}", done.stderr);
     }
+    let done = run(&["get", "--endpoint", "https://me:s3cret@127.0.0.1:7700", WORKSPACE]).await;
+    assert!(done.code == Some(1) && !done.stderr.contains("s3cret"), "{}", done.stderr);
 }
 
 #[tokio::test]

@@ -276,7 +276,7 @@ async fn what_will_never_be_granted_ends_it_with_1() {
         let at = workspaces.len() - 1;
         assert!(done.stderr.contains(&format!("(REQUEST_INVALID): workspaces[{at}]: ")), "{}", done.stderr);
     }
-    let done = run(&["watch", "--endpoint", "https://127.0.0.1:7700", WORKSPACE]).await;
+    let done = run(&["watch", "--endpoint", "ftp://127.0.0.1:7700", WORKSPACE]).await;
     assert_eq!(done.code, Some(1), "{}", done.stderr);
 }
 
