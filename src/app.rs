@@ -17,6 +17,7 @@ use crate::grpc::{self, Means, Parts, Reflection};
 use crate::listener::{Limits, Listener, Protocol};
 use crate::policy::Policy;
 use crate::readiness::{Latch, Readiness};
+use crate::revision::Revisions;
 use crate::supervisor::{Ended, Hangup, Signals, Supervisor};
 use crate::telemetry::logs::Filter;
 use crate::telemetry::metrics::Metrics;
@@ -121,7 +122,7 @@ impl App {
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());
         let parts = Parts {
-            broker: Broker::new(engine.clone(), Policy),
+            broker: Broker::new(engine.clone(), Policy::default(), Revisions::default()),
             clock,
             readiness: readiness.clone(),
             overall: engine.judge(rule),
