@@ -118,11 +118,13 @@ impl App {
         let counted = metrics.register(engine::Metrics::register);
         let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
         let rule = config.health;
-        let mut roster = Roster::new(engine.clone(), &config);
+        // It lets nobody until the configuration's grants are in force.
+        let broker = Broker::new(engine.clone(), Policy::default(), Revisions::default());
+        let mut roster = Roster::new(engine.clone(), broker.clone(), &config);
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());
         let parts = Parts {
-            broker: Broker::new(engine.clone(), Policy::default(), Revisions::default()),
+            broker,
             clock,
             readiness: readiness.clone(),
             overall: engine.judge(rule),
