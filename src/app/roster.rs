@@ -148,13 +148,11 @@ impl Roster {
                 Err(misfit) => problems.push(problem_of(position, place, misfit)),
             }
         }
-        match Problems::new(problems) {
-            Some(problems) => Err(problems),
-            None => {
-                let (level, limits) = (log.level, limits_of);
-                Ok(Prepared { changes, level, standing, settings, reached, limits, steps, policy })
-            }
+        if let Some(problems) = Problems::new(problems) {
+            return Err(problems);
         }
+        let (level, limits) = (log.level, limits_of);
+        Ok(Prepared { changes, level, standing, settings, reached, limits, steps, policy })
     }
 
     /// Puts it in force. Calls that come meanwhile find each Workspace as it was or as it will be, and are let only if
