@@ -17,6 +17,7 @@ use crate::grpc::{self, Means, Parts, Reflection};
 use crate::listener::{Limits, Listener, Protocol};
 use crate::policy::Policy;
 use crate::readiness::{Latch, Readiness};
+use crate::revision::Revisions;
 use crate::supervisor::{Ended, Hangup, Signals, Supervisor};
 use crate::telemetry::logs::Filter;
 use crate::telemetry::metrics::Metrics;
@@ -117,11 +118,13 @@ impl App {
         let counted = metrics.register(engine::Metrics::register);
         let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
         let rule = config.health;
-        let mut roster = Roster::new(engine.clone(), &config);
+        // It lets nobody until the configuration's grants are in force.
+        let broker = Broker::new(engine.clone(), Policy::default(), Revisions::default());
+        let mut roster = Roster::new(engine.clone(), broker.clone(), &config);
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());
         let parts = Parts {
-            broker: Broker::new(engine.clone(), Policy),
+            broker,
             clock,
             readiness: readiness.clone(),
             overall: engine.judge(rule),

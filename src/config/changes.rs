@@ -7,6 +7,7 @@ use super::{Config, Engine, Flow, LogFormat, Server, Upstream, Workspace};
 use crate::health::Rule;
 use crate::http;
 use crate::lifetime::Bounds;
+use crate::policy::Grant;
 use crate::provider::exchange::Fields;
 use crate::secret::{Mark, MarkKey};
 use crate::token::WorkspaceName;
@@ -27,6 +28,7 @@ pub struct Standing {
     health: Rule,
     upstreams: HashMap<UpstreamName, UpstreamStanding>,
     workspaces: HashMap<WorkspaceName, WorkspaceStanding>,
+    grants: Vec<Grant>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -115,6 +117,8 @@ pub struct Changes {
     pub engine: bool,
     /// Whether something else is logged.
     pub level: bool,
+    /// Whether other callers may do other things.
+    pub grants: bool,
     /// The keys whose new values count only after a restart.
     pub restart: Vec<&'static str>,
 }
@@ -127,6 +131,7 @@ impl Standing {
         Self {
             upstreams: upstreams.map(|one| (one.name.clone(), UpstreamStanding::of(one, key))).collect(),
             workspaces: workspaces.map(|one| (one.name.clone(), WorkspaceStanding::of(one, key))).collect(),
+            grants: config.grants.iter().map(|one| one.grant.clone()).collect(),
             ..Self::without_workspaces(config)
         }
     }
@@ -141,6 +146,7 @@ impl Standing {
             health: config.health,
             upstreams: HashMap::new(),
             workspaces: HashMap::new(),
+            grants: Vec::new(),
         }
     }
 
@@ -151,6 +157,7 @@ impl Standing {
             workspaces: compare(&self.workspaces, &next.workspaces, WorkspaceStanding::change_to),
             engine: Engine { max_watches: self.engine.max_watches, ..next.engine.clone() } != self.engine,
             level: self.level != next.level,
+            grants: self.grants != next.grants,
             restart: self.restart_for(next),
         }
     }

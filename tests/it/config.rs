@@ -144,7 +144,7 @@ credential = { application_token = { file = "broken.json", key = "a" } }
 /// In the order of the sections.
 const PROBLEMS: &str = r#"
 TOKEN_BROKER__LOG__LEVLE: unknown variable; did you mean TOKEN_BROKER__LOG__LEVEL?
-listen (line 2): unknown key; expected one of server, log, engine, health, upstreams, workspaces
+listen (line 2): unknown key; expected one of server, log, engine, health, upstreams, workspaces, grants
 server.drain_timeuot (line 7): unknown key; did you mean drain_timeout?
 server.grpc_listen (line 5): must be a loopback address, such as "127.0.0.1:7700": callers can't be told apart yet
 server.probe_listen (line 6): expected an IP address and a port, such as "127.0.0.1:7700"
@@ -259,6 +259,7 @@ fn an_empty_file_is_all_defaults() {
         [
             Warning {
                 key: "workspaces",
+                place: Unknown,
                 text: "there is none, so the broker has nothing to hand out",
             },
         ],
@@ -357,7 +358,7 @@ fn a_secret_comes_from_a_file_a_key_or_the_environment() {
     for source in sources {
         let config = parse(&with_credential(source), &directory).unwrap();
         assert_eq!(token(&config), SECRET, "{source}");
-        assert_eq!(config.warnings, [], "{source}");
+        assert_eq!(warned(&config), ["grants"], "{source}");
         assert!(!format!("{config:?}").contains(SECRET));
     }
     let text = with_credential("{ env = \"FLEET\" }");
@@ -365,6 +366,11 @@ fn a_secret_comes_from_a_file_a_key_or_the_environment() {
     assert_eq!(token(&config), SECRET);
     assert_eq!(config.warnings[0].key, "workspaces[0].credential.application_token");
     assert!(!config.warnings[0].to_string().contains(SECRET));
+}
+
+/// The keys that are warned of; `grants` where there is none.
+fn warned(config: &Config) -> Vec<&str> {
+    config.warnings.iter().map(|warning| warning.key.as_str()).collect()
 }
 
 #[test]
@@ -377,8 +383,7 @@ fn a_secret_file_that_everyone_may_read_gives_one_warning() {
         "{text}[[workspaces]]\nname = \"b\"\nupstream = \"emnify\"\ncredential = {{ application_token = {{ file = \"own\" }} }}\n"
     );
     let config = parse(&twice, &directory).unwrap();
-    let keys: Vec<_> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
-    assert_eq!(keys, ["workspaces[0].credential.application_token"]);
+    assert_eq!(warned(&config), ["workspaces[0].credential.application_token", "grants"]);
 }
 
 #[test]
