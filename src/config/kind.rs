@@ -5,7 +5,7 @@
 
 use super::endpoint;
 use super::environment::Environment;
-use super::files::Files;
+use crate::files::Files;
 use super::problem::{Place, Problem, Problems};
 use super::reader::{Reading, Section, Value};
 use super::recipe::{self, Flow};

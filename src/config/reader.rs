@@ -4,7 +4,7 @@
 //! behind for each `None` that the file is to blame for; whoever reads goes on with the next key either way.
 
 use super::environment::Environment;
-use super::files::Files;
+use crate::files::Files;
 use super::problem::{Place, Problem, Warning};
 use std::path::Path;
 use toml::Spanned;

@@ -2,7 +2,7 @@
 //!
 //! No sentence made here quotes a path, a key or a variable's name: any of them may be a secret in the wrong place.
 
-use super::files::LARGEST_FILE;
+use crate::files::LARGEST_FILE;
 use super::reader::{Reading, Section, Value};
 use super::scalar::text;
 use crate::provider::exchange::MAX_SECRET;
