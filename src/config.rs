@@ -26,10 +26,10 @@ mod source;
 mod upstream;
 mod workspace;
 
+pub use crate::files::Files;
 pub use changes::{Changes, Standing, UpstreamChange, WorkspaceChange};
 pub use environment::Environment;
 pub use explain::explain;
-pub use crate::files::Files;
 pub use history::{History, Record};
 pub use kind::Kind;
 pub use problem::{Place, Problem, Problems, Warning};

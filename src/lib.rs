@@ -40,5 +40,6 @@ pub mod sandbox;
 pub mod secret;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tls;
 pub mod token;
 pub mod upstream;
