@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-/// Greets whoever gets in with his name, and reads until he goes.
+/// Reads what whoever gets in says, until he goes.
 async fn serve(server: Server) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -21,12 +21,9 @@ async fn serve(server: Server) -> (SocketAddr, JoinSet<()>) {
             let (socket, _) = listener.accept().await.unwrap();
             let server = server.clone();
             connections.spawn(async move {
-                let Ok((mut stream, Some(proven))) = server.accept(socket).await else { return };
-                let name = format!("you are {}\n", proven.caller);
-                if stream.write_all(name.as_bytes()).await.is_ok() {
-                    // Until the client ends it, or breaks off.
-                    let _ended = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
-                }
+                let Ok((mut stream, Some(_proven))) = server.accept(socket).await else { return };
+                // Until the client ends it, or breaks off.
+                let _ended = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
             });
         }
     });
@@ -61,7 +58,7 @@ async fn both_versions_are_spoken_and_nothing_older() {
     for version in ["-tls1_1", "-tls1"] {
         let line = ["-alpn", "h2", version, "-cipher", "ALL:@SECLEVEL=0"];
         let said = s_client(&world, address, &good, &line, "Q\n").await;
-        assert!(said.contains("alert protocol version") && said.contains("Cipher is (NONE)"), "{said}");
+        assert!(said.contains("SSL alert number") && said.contains("Cipher is (NONE)"), "{said}");
     }
 }
 

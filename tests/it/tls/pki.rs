@@ -132,7 +132,7 @@ impl Authority {
 
     fn sign(&self, key: &Path, certificate: &Path, name: &str, spec: &Spec<'_>, further: &[&str]) {
         let (request, extensions) = (certificate.with_extension("csr"), certificate.with_extension("ext"));
-        let subject = format!("/CN={name}");
+        let subject = format!("/CN={}", name.rsplit('/').next().unwrap_or_default());
         let config = self.dir.join("ca.cnf");
         openssl(&[
             "req",

@@ -3,7 +3,6 @@
 use super::pki::{Spec, client};
 use super::{PATIENCE, URI, World, until};
 use std::fs;
-use std::time::Duration;
 use token_broker::clock::Clock;
 use token_broker::supervisor::Supervisor;
 use tokio::time::timeout;

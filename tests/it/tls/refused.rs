@@ -74,7 +74,7 @@ fn unfit(callers: &Authority) -> Vec<Bad> {
         bad("for servers", issue(callers, "eku", &with("extendedKeyUsage=serverAuth")), "given extended key usage"),
         bad("for any use", issue(callers, "any", &with("extendedKeyUsage=anyExtendedKeyUsage")), "extended key usage"),
         bad("for mail", issue(callers, "mail", &with("extendedKeyUsage=emailProtection")), "extended key usage"),
-        bad("an authority as a leaf", issue(callers, "ca", &as_leaf), "CaUsedAsEndEntity"),
+        bad("an authority as a leaf", issue(callers, "authority", &as_leaf), "CaUsedAsEndEntity"),
         bad(
             "may sign certificates",
             issue(callers, "signs", &with("keyUsage=digitalSignature,keyCertSign")),

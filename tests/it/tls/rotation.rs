@@ -63,8 +63,11 @@ impl Round {
         fs::write(&paths.0, certificate).unwrap();
         fs::write(&paths.1, caller_key).unwrap();
 
-        let (root, root_key) = (world.servers.pem(), fs::read_to_string(world.servers.key()).unwrap());
-        let issuer = Issuer::from_ca_cert_pem(&root, KeyPair::from_pem(&root_key).unwrap()).unwrap();
+        let mut root = CertificateParams::default();
+        root.distinguished_name = rcgen::DistinguishedName::new();
+        root.distinguished_name.push(rcgen::DnType::CommonName, "servers");
+        let root_key = fs::read_to_string(world.servers.key()).unwrap();
+        let issuer = Issuer::new(root, KeyPair::from_pem(&root_key).unwrap());
         let mut params = CertificateParams::new(vec!["broker".to_owned()]).unwrap();
         let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000 + at as u64);
         params.not_after = ends.into();
