@@ -1,8 +1,9 @@
 //! Whether this replica should be sent calls.
 //!
-//! Whatever must be there first holds a [`Latch`] and drops it once it is. What may come to want while the process runs
-//! keeps a [`Report`]. Ready means: no latch is held, no report says unready, and no drain has begun. Promises: readers never block and never miss the last change. Must not know who asks, nor what the
-//! latches stand for; readiness never depends on an upstream.
+//! Whatever must be there first holds a [`Latch`] and drops it once it is. What may come to want while the process
+//! runs keeps a [`Report`]. Ready means: no latch is held, no report says unready, and no drain has begun. Promises:
+//! readers never block and never miss the last change. Must not know who asks, nor what the latches and reports stand
+//! for; readiness never depends on an upstream.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;

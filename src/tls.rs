@@ -1,18 +1,18 @@
 //! TLS of a listener: what it shows, whom it lets in, and how both change while it runs.
 //!
-//! * **TLS 1.3 and 1.2** by rustls with aws-lc-rs; nothing older, no compression, no renegotiation, which rustls does not
-//!   have. **ALPN**: `h2` must be offered and is all there is. A client that offers nothing is refused too: gRPC clients
-//!   always offer it (RFC 9113 §3.2), and others have no business here.
-//! * **No resumption and no 0-RTT.** A resumed session shows no certificate, so it would not meet today's authorities and
-//!   revocation lists; and early data can be played back. So there are no tickets, and no session is kept.
+//! * **TLS 1.3 and 1.2** by rustls with aws-lc-rs; nothing older, no compression, no renegotiation, which rustls does
+//!   not have. **ALPN**: `h2` must be offered and is all there is. A client that offers nothing is refused too: gRPC
+//!   clients always offer it (RFC 9113 §3.2), and others have no business here.
+//! * **No resumption and no 0-RTT.** A resumed session shows no certificate, so it would not meet today's authorities
+//!   and revocation lists; and early data can be played back. So there are no tickets, and no session is kept.
 //! * **Clients** show a certificate that chains to an authority of `client_ca_file`, is not revoked by `crl_file`, and
-//!   names one caller (`identity::certificate`). What is wrong with it fails the handshake, before any request is read.
-//!   An extended key usage must name client authentication; a certificate without one may be used for anything (RFC 5280
-//!   §4.2.1.12), and is taken. With a `crl_file`, every certificate of a chain must be covered by a list that is not past
-//!   its `nextUpdate`: what can't be known to be unrevoked is refused.
-//! * **Files are followed** by what the system says of them, through symbolic links. What is read anew counts as a whole
-//!   or not at all: while the files can't be used, because one is cut off, has expired or does not belong to the others,
-//!   what was read before stays in force. The log says which file and why, once; `tls_files_refused` and
+//!   names one caller (`identity::certificate`). What is wrong with it fails the handshake, before any request is
+//!   read. An extended key usage must name client authentication; a certificate without one may be used for anything
+//!   (RFC 5280 §4.2.1.12), and is taken. With a `crl_file`, every certificate of a chain must be covered by a list
+//!   that is not past its `nextUpdate`: what can't be known to be unrevoked is refused.
+//! * **Files are followed** by what the system says of them, through symbolic links. What is read anew counts as a
+//!   whole or not at all: while the files can't be used, because one is cut off, has expired or does not belong to the
+//!   others, what was read before stays in force. The log says which file and why, once; `tls_files_refused` and
 //!   `/readyz?verbose` go on saying it.
 //! * **Who was let in is judged again** whenever authorities or revocation lists change, or one of them ends
 //!   ([`Evidence`](crate::identity::Evidence)).
@@ -163,7 +163,7 @@ impl Server {
             Ok((stream, proven))
         });
         handshake.ended(outcome.as_ref().err());
-        outcome
+        outcome.map_err(metrics::in_words)
     }
 
     fn authenticated<I>(&self, stream: &TlsStream<I>, generation: Option<u64>) -> io::Result<Option<Authenticated>> {

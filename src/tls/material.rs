@@ -196,8 +196,8 @@ fn read(seen: &mut files::Files, path: &Path, limit: usize) -> Result<Zeroizing<
     seen.read(path, limit).map(|(text, _)| text)
 }
 
-/// Everything of one kind, at least one. A file that ends in the middle is refused, also where it ends in a marker, which
-/// the reader of PEM would take for a remark.
+/// Everything of one kind, at least one. A file that ends in the middle is refused, also where it ends in a marker,
+/// which the reader of PEM would take for a remark.
 fn sections<T: PemObject>(text: &str, kind: &str) -> Result<Vec<T>, String> {
     let last = text.lines().map(str::trim_end).rfind(|line| !line.is_empty()).unwrap_or_default();
     let cut_off = || "it is cut off in the middle".to_owned();

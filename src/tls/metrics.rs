@@ -1,4 +1,5 @@
-//! What is counted of the listeners' TLS: handshakes that failed, when certificates end, what came of reading them again.
+//! What is counted of the listeners' TLS: handshakes that failed, when certificates end, what came of reading them
+//! again.
 
 use crate::identity::certificate;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -146,7 +147,26 @@ impl Failures {
 }
 
 fn is_of_identity(error: &CertificateError) -> bool {
-    matches!(error, CertificateError::Other(other) if other.0.downcast_ref::<certificate::Error>().is_some())
+    of_identity(error).is_some()
+}
+
+fn of_identity(error: &CertificateError) -> Option<certificate::Error> {
+    match error {
+        CertificateError::Other(other) => other.0.downcast_ref().copied(),
+        _ => None,
+    }
+}
+
+/// What rustls wraps, as it is.
+pub(super) fn in_words(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(inner)) => match of_identity(inner) {
+            Some(inner) => io::Error::new(ErrorKind::InvalidData, inner),
+            None => error,
+        },
+        _ => error,
+    }
 }
 
 impl Counters {

@@ -142,8 +142,8 @@ fn list(der: &CertificateRevocationListDer<'_>, now: SystemTime) -> Result<Perio
     Ok(period)
 }
 
-/// Revocation is checked for every certificate of a chain, and one whose status can't be known, because its issuer has no
-/// list here or one that is past its `nextUpdate`, is refused. An extended key usage, where there is one, must name
+/// Revocation is checked for every certificate of a chain, and one whose status can't be known, because its issuer has
+/// no list here or one that is past its `nextUpdate`, is refused. An extended key usage, where there is one, must name
 /// client authentication itself.
 fn verifier(made_of: &MadeOf, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Unusable> {
     let mut roots = RootCertStore::empty();

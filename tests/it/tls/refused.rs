@@ -16,7 +16,7 @@ struct Bad {
 }
 
 fn bad(what: &'static str, identity: Identity, expected: &'static str) -> Bad {
-    let counted = if expected.starts_with("invalid peer certificate: it") { "identity" } else { "certificate" };
+    let counted = if expected.starts_with("it") { "identity" } else { "certificate" };
     Bad { what, identity, expected, counted }
 }
 
@@ -26,16 +26,16 @@ fn issue(authority: &Authority, name: &str, extensions: &str) -> Identity {
 
 /// Names that are none, or two.
 fn misnamed(callers: &Authority) -> Vec<Bad> {
-    const NOT: &str = "invalid peer certificate: its URI is not a SPIFFE ID";
-    const HOST: &str = "invalid peer certificate: its DNS name can't be used";
-    const NAMELESS: &str = "invalid peer certificate: it has neither";
-    const WHICH: &str = "invalid peer certificate: it has several DNS names";
+    const NOT: &str = "its URI is not a SPIFFE ID";
+    const HOST: &str = "its DNS name can't be used";
+    const NAMELESS: &str = "it has neither";
+    const WHICH: &str = "it has several DNS names";
     let two = format!("{URI},URI:spiffe://prod.example/ns/payments/sa/web");
     let web = format!("{URI},URI:https://payments.example/");
-    let other = "invalid peer certificate: its SPIFFE ID is of another trust domain";
+    let other = "its SPIFFE ID is of another trust domain";
     let names = [
-        ("two URIs", two.as_str(), "invalid peer certificate: it has several URIs"),
-        ("a SPIFFE ID and another URI", &web, "invalid peer certificate: it has several URIs"),
+        ("two URIs", two.as_str(), "it has several URIs"),
+        ("a SPIFFE ID and another URI", &web, "it has several URIs"),
         ("a URI of the web", "URI:https://payments.example/", NOT),
         ("a URI of the web beside a host", "URI:https://payments.example/,DNS:payments.example", NOT),
         ("another trust domain", "URI:spiffe://other.example/ns/payments/sa/api", other),
@@ -70,8 +70,8 @@ fn unfit(callers: &Authority) -> Vec<Bad> {
     let with = |further: &str| format!("{leaf}{further}\nsubjectAltName={URI}");
     let as_leaf = format!("basicConstraints=critical,CA:TRUE\nsubjectAltName={URI}");
     vec![
-        bad("CN only", issue(callers, "cn", leaf), "invalid peer certificate: it has neither"),
-        bad("for servers", issue(callers, "eku", &with("extendedKeyUsage=serverAuth")), "given extended key usage"),
+        bad("CN only", issue(callers, "cn", leaf), "it has neither"),
+        bad("for servers", issue(callers, "eku", &with("extendedKeyUsage=serverAuth")), "extended key usage"),
         bad("for any use", issue(callers, "any", &with("extendedKeyUsage=anyExtendedKeyUsage")), "extended key usage"),
         bad("for mail", issue(callers, "mail", &with("extendedKeyUsage=emailProtection")), "extended key usage"),
         bad("an authority as a leaf", issue(callers, "authority", &as_leaf), "CaUsedAsEndEntity"),
@@ -80,7 +80,7 @@ fn unfit(callers: &Authority) -> Vec<Bad> {
             issue(callers, "signs", &with("keyUsage=digitalSignature,keyCertSign")),
             "it is the",
         ),
-        bad("may not sign", issue(callers, "kx", &with("keyUsage=keyEncipherment")), "may not sign a handshake"),
+        bad("may not sign", issue(callers, "kx", &with("keyUsage=keyEncipherment")), "its key may not sign"),
         bad("an unknown critical extension", issue(callers, "crit", &with("1.2.3.4=critical,DER:0500")), "critical"),
     ]
 }
@@ -104,7 +104,7 @@ fn untrusted(world: &World) -> Vec<Bad> {
         bad("not yet valid", callers.issue("new", &at("20980101000000Z", "20990102000000Z")), "not valid yet"),
         bad("of a stranger", stranger.caller("leaf", URI), unknown),
         bad("of a stranger, shown with it", stranger.caller("both", URI).with(&stranger), unknown),
-        bad("of a stranger of the same name", namesake.caller("leaf", URI), unknown),
+        bad("of a stranger of the same name", namesake.caller("leaf", URI), "BadSignature"),
         bad("self-signed", Identity { certificate: own.certificate(), key: own.key() }, unknown),
         bad("without its intermediate", below.caller("lone", URI), unknown),
         bad("behind the wrong intermediate", child, unknown),
@@ -112,11 +112,11 @@ fn untrusted(world: &World) -> Vec<Bad> {
         bad(
             "signed with SHA-1",
             callers.issue("sha1", &Spec { digest: "sha1", ..at("20200101000000Z", "20990101000000Z") }),
-            "unsupported signature algorithm",
+            "UnsupportedSignatureAlgorithm",
         ),
         bad("of an authority with a short key", short.caller("leaf", URI), "signature"),
         // The handshake is signed by another key than the certificate's.
-        bad("key of another", Identity { key: parent.key, ..host }, "bad signature"),
+        bad("key of another", Identity { key: parent.key, ..host }, "BadSignature"),
     ]
 }
 
