@@ -140,6 +140,7 @@ impl Server {
     }
 
     /// Under this name in the log and the metrics, and telling readiness. Before it is cloned.
+    #[must_use = "what is given back is what tells"]
     pub fn observed(self, listener: &str, counters: Counters, report: Report) -> Self {
         let observer = Observer { listener: listener.to_owned(), counters, report: Some(report) };
         let this = Self { shared: self.shared, observer: Arc::new(observer) };

@@ -132,7 +132,7 @@ pub fn period_of_revocations(der: &[u8]) -> Option<Period> {
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(Error::Malformed),
     }
 }

@@ -149,7 +149,7 @@ impl Maker {
         let clock = Arc::new(WallClock(self.clock.clone()));
         let builder = ServerConfig::builder_with_details(Arc::clone(&self.provider), clock)
             .with_protocol_versions(&[&TLS13, &TLS12])
-            .map_err(|_| Error::of_none("tls", "this build can't speak TLS 1.3 and 1.2"))?;
+            .map_err(|_unsupported| Error::of_none("tls", "this build can't speak TLS 1.3 and 1.2"))?;
         let builder = match trust {
             Some(trust) => builder.with_client_cert_verifier(Arc::clone(trust) as Arc<dyn ClientCertVerifier>),
             None => builder.with_no_client_auth(),

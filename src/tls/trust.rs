@@ -17,7 +17,7 @@ const NONE_VALID: &str = "no authority in it is valid now: each has ended or is 
 #[derive(Debug)]
 pub(super) struct Trust {
     webpki: Arc<dyn ClientCertVerifier>,
-    trust_domains: Arc<[TrustDomain]>,
+    domains: Arc<[TrustDomain]>,
     made_of: MadeOf,
     /// When the last authority ends: webpki takes an authority for good whatever its dates say.
     ends: SystemTime,
@@ -68,7 +68,7 @@ impl Trust {
         let webpki = verifier(&made_of, provider)?;
         Ok(Self {
             webpki,
-            trust_domains: Arc::clone(trust_domains),
+            domains: Arc::clone(trust_domains),
             ends: counting.iter().map(|period| period.until).max().unwrap_or(now),
             first_authority: counting
                 .iter()
@@ -83,7 +83,7 @@ impl Trust {
 
     /// Whether both judge alike.
     pub(super) fn is_same_as(&self, other: &Self) -> bool {
-        self.made_of == other.made_of && self.trust_domains == other.trust_domains
+        self.made_of == other.made_of && self.domains == other.domains
     }
 
     /// Whether something of it began or ended between two looks, so that it has to be made anew.
@@ -99,7 +99,7 @@ impl Trust {
         }
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.webpki.verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(since))?;
-        let caller = Name::of(leaf).and_then(|name| name.caller(&self.trust_domains));
+        let caller = Name::of(leaf).and_then(|name| name.caller(&self.domains));
         caller.map_err(|error| CertificateError::Other(OtherError(Arc::new(error))).into())
     }
 }
@@ -149,7 +149,7 @@ fn verifier(made_of: &MadeOf, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn 
     let mut roots = RootCertStore::empty();
     for (authority, _) in made_of.authorities.iter().zip(&made_of.counts).filter(|(_, counts)| **counts) {
         let added = roots.add(authority.clone());
-        added.map_err(|_| Unusable::Authorities("a certificate in it can't be used as an authority"))?;
+        added.map_err(|_unusable| Unusable::Authorities("a certificate in it can't be used as an authority"))?;
     }
     if roots.is_empty() {
         return Err(Unusable::Authorities(NONE_VALID));
@@ -159,7 +159,7 @@ fn verifier(made_of: &MadeOf, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn 
         Some(lists) => builder.with_crls(lists.iter().cloned()).enforce_revocation_expiration().build(),
         None => builder.build(),
     };
-    built.map_err(|_| Unusable::Revocations("a revocation list in it can't be used"))
+    built.map_err(|_unusable| Unusable::Revocations("a revocation list in it can't be used"))
 }
 
 impl ClientCertVerifier for Trust {

@@ -23,10 +23,11 @@ async fn serve(server: Server) -> (SocketAddr, JoinSet<()>) {
             connections.spawn(async move {
                 let Ok((stream, Some(_proven))) = server.accept(socket).await else { return };
                 let (mut from, mut to) = tokio::io::split(stream);
+                let (mut sink, mut dots) = (tokio::io::sink(), tokio::io::repeat(b'.'));
                 // Until the client ends it, or breaks off; what rustls has to answer goes out with what is written.
                 let _ended = tokio::select! {
-                    ended = tokio::io::copy(&mut from, &mut tokio::io::sink()) => ended,
-                    ended = tokio::io::copy(&mut tokio::io::repeat(b'.'), &mut to) => ended,
+                    ended = tokio::io::copy(&mut from, &mut sink) => ended,
+                    ended = tokio::io::copy(&mut dots, &mut to) => ended,
                 };
             });
         }
