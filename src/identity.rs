@@ -4,6 +4,7 @@
 //! `unix:<uid>`, `spiffe://<trust domain>/<path>`, `dns:<name>`, `jwt:<issuer>:<subject>`. What does not fit is
 //! refused, never mended.
 
+pub mod certificate;
 mod name;
 
 pub(crate) use name::{DNS, JWT, SPIFFE, UNIX};
