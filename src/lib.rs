@@ -7,7 +7,7 @@
 //!   [`identity`], [`policy`], [`error`], [`failure`], [`health`], `engine::plan` and its neighbours
 //! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
 //!   (the one upstream HTTP client), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`],
-//!   [`revision`], [`telemetry`]
+//!   [`revision`], [`telemetry`], [`tls`] (of the listeners)
 //! * **edges**: [`broker`] (authorise, then get: the one way to a token), [`grpc`], [`admin`] (probe HTTP),
 //!   [`listener`] (the accept loop), [`sandbox`] (simulated upstreams)
 //! * [`app`] wires them, [`cli`] is what a person types.
@@ -39,5 +39,6 @@ pub mod sandbox;
 pub mod secret;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tls;
 pub mod token;
 pub mod upstream;

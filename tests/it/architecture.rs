@@ -37,6 +37,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("revision", Layer::Driven),
     ("supervisor", Layer::Driven),
     ("telemetry", Layer::Driven),
+    ("tls", Layer::Driven),
     ("admin", Layer::Edge),
     ("broker", Layer::Edge),
     ("client", Layer::Edge),

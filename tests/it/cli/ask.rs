@@ -133,7 +133,7 @@ async fn healthcheck_of_a_broker_that_is_not_ready_is_1() {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     let routes = tonic::service::Routes::new(health).into_axum_router();
-    let listener = Listener::bind(ANY_PORT, Protocol::Http2, Limits::default()).await.unwrap();
+    let listener = Listener::bind(Address::Tcp(ANY_PORT), Protocol::Http2, Limits::default()).await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr());
     let mut serving = JoinSet::new();
     serving.spawn(listener.run(routes, Supervisor::new(), 1));

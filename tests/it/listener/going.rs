@@ -85,7 +85,7 @@ async fn a_call_that_comes_meanwhile_has_a_grace_of_its_own_after_it() {
     const SECOND: Duration = Duration::from_secs(1);
     let limits = Limits { max_age: SECOND, idle_grace: 2 * SECOND, ..Limits::default() };
     let (mut client, server) = duplex(64 * 1024);
-    let peer = Peer { addr: SocketAddr::from(([127, 0, 0, 1], 1)), identity: None };
+    let peer = Peer { addr: SocketAddr::from(([127, 0, 0, 1], 1)).into(), identity: None };
     let routes = Router::new().route("/quick", post(|| async { "done" }));
     let mut serving = JoinSet::new();
     serving.spawn(serve_io(server, peer, limits, routes, Supervisor::new()));
@@ -153,7 +153,7 @@ async fn ages_are_spread() {
 fn seen(ports: &Arc<Mutex<HashSet<u16>>>) -> Router {
     let ports = Arc::clone(ports);
     let note = move |Extension(peer): Extension<Peer>| async move {
-        ports.lock().unwrap().insert(peer.addr.port());
+        ports.lock().unwrap().insert(peer.addr.to_string());
         // Longer than an age, so that calls are under way when a connection is asked to go.
         tokio::time::sleep(Duration::from_millis(150)).await;
     };
