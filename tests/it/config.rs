@@ -236,7 +236,9 @@ fn an_empty_file_is_all_defaults() {
     insta::assert_debug_snapshot!((&config.server, &config.log, &config.engine, &config.warnings), @r##"
     (
         Server {
-            grpc_listen: 127.0.0.1:7700,
+            grpc_listen: Some(
+                127.0.0.1:7700,
+            ),
             probe_listen: 127.0.0.1:7701,
             drain_timeout: 10s,
             max_connections: 4096,
