@@ -4,6 +4,7 @@
 //! `unix:<uid>`, `spiffe://<trust domain>/<path>`, `dns:<name>`, `jwt:<issuer>:<subject>`. What does not fit is
 //! refused, never mended.
 
+pub mod certificate;
 pub mod headers;
 mod name;
 pub mod xfcc;

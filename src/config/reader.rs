@@ -4,8 +4,8 @@
 //! behind for each `None` that the file is to blame for; whoever reads goes on with the next key either way.
 
 use super::environment::Environment;
-use super::files::Files;
 use super::problem::{Place, Problem, Warning};
+use crate::files::Files;
 use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
