@@ -214,7 +214,12 @@ impl App {
             supervisor.spawn_critical("configuration", reload::follow(reloader, hangup, supervisor.clone()));
         }
         drop(starting);
-        tracing::info!(grpc = grpc_address, probes = probe_address.map(tracing::field::display), workspaces = engine.len(), "serving");
+        tracing::info!(
+            grpc = grpc_address,
+            probes = probe_address.map(tracing::field::display),
+            workspaces = engine.len(),
+            "serving"
+        );
     }
 }
 

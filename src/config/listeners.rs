@@ -230,7 +230,9 @@ fn kind(section: &mut Section<'_, '_>) -> Option<Kind> {
 fn mode(value: Value<'_>) -> Result<u32, String> {
     let expected = "the mode of a file, such as \"0660\" or 0o660";
     let mode = match value {
-        Value::Text(text) => Some(text).filter(|text| text.len() <= 4).and_then(|text| u32::from_str_radix(text, 8).ok()),
+        Value::Text(text) => {
+            Some(text).filter(|text| text.len() <= 4).and_then(|text| u32::from_str_radix(text, 8).ok())
+        }
         Value::Integer(mode) => mode.and_then(|mode| u32::try_from(mode).ok()),
         other => return Err(other.instead_of(expected)),
     };
@@ -347,7 +349,8 @@ fn refuse_transport(section: &mut Section<'_, '_>, kind: Kind, address: &ListenA
 
 fn require_client_ca(section: &mut Section<'_, '_>, kind: Kind) {
     if !section.has("tls") {
-        let text = format!("is missing; callers = \"{}\" needs it, with client_ca_file, on a TCP address", kind.as_str());
+        let text =
+            format!("is missing; callers = \"{}\" needs it, with client_ca_file, on a TCP address", kind.as_str());
         return section.problem_with("tls", text);
     }
     let mut table = section.table_again("tls", TLS_KEYS);

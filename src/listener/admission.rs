@@ -196,7 +196,11 @@ mod tests {
             drop(admission.admit(from(ip("192.0.2.1")), now).unwrap());
         }
         for _ in 0..100 {
-            assert_eq!(admission.admit(from(ip("192.0.2.1")), now).unwrap_err(), Refusal::TooFast, "refusals cost nothing");
+            assert_eq!(
+                admission.admit(from(ip("192.0.2.1")), now).unwrap_err(),
+                Refusal::TooFast,
+                "refusals cost nothing"
+            );
         }
         drop(admission.admit(from(ip("192.0.2.2")), now).unwrap());
         let later = now + SECOND;

@@ -77,7 +77,8 @@ impl Socket {
             Self::Unix { socket, .. } => {
                 let (stream, _) = socket.accept().await?;
                 // One that can't be asked is one that is gone.
-                let peer = stream.peer_cred().map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
+                let peer =
+                    stream.peer_cred().map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
                 Ok((Accepted::Unix(stream), PeerAddress::Unix { uid: peer.uid() }))
             }
         }

@@ -4,6 +4,7 @@
 
 mod descriptions;
 mod kinds;
+mod listeners;
 mod providers_page;
 mod urls;
 

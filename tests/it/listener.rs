@@ -73,10 +73,9 @@ impl Served {
     }
 }
 
-/// The broker's own routes, without a Workspace.
-async fn serve_broker(limits: Limits, further: Router) -> Served {
-    let (clock, supervisor) = (Clock::system(), Supervisor::new());
-    let metrics = Metrics::new(&clock);
+/// A broker without a Workspace.
+pub(crate) fn parts(supervisor: &Supervisor, readiness: Readiness, metrics: &Metrics) -> Parts {
+    let clock = Clock::system();
     let settings = engine::Settings {
         serve_margin: Duration::from_secs(5),
         min_gap: Duration::from_secs(10),
@@ -87,19 +86,22 @@ async fn serve_broker(limits: Limits, further: Router) -> Served {
     };
     let counted = metrics.register(engine::Metrics::register);
     let engine = Engine::new(clock.clone(), supervisor.clone(), settings, counted);
-    let routes = token_broker::grpc::routes(
-        Parts {
-            overall: engine.judge(Rule { max_unhealthy: 1.0 }),
-            broker: Broker::new(engine, Policy),
-            clock,
-            readiness: Readiness::new(),
-            supervisor: supervisor.clone(),
-            metrics: metrics.register(|registry| RpcMetrics::register(registry, &token_broker::grpc::METHODS)),
-            request_ids: RequestIds::new(1),
-            reflection: Reflection::Off,
-        },
-        token_broker::grpc::Means::Loopback,
-    );
+    Parts {
+        overall: engine.judge(Rule { max_unhealthy: 1.0 }),
+        broker: Broker::new(engine, Policy),
+        clock,
+        readiness,
+        supervisor: supervisor.clone(),
+        metrics: metrics.register(|registry| RpcMetrics::register(registry, &token_broker::grpc::METHODS)),
+        request_ids: RequestIds::new(1),
+        reflection: Reflection::Off,
+    }
+}
+
+/// Its own routes.
+async fn serve_broker(limits: Limits, further: Router) -> Served {
+    let parts = parts(&Supervisor::new(), Readiness::new(), &Metrics::new(&Clock::system()));
+    let routes = token_broker::grpc::routes(parts, token_broker::grpc::Means::Loopback);
     serve(Protocol::Http2, limits, further.merge(routes)).await
 }
 

@@ -16,6 +16,8 @@ mod http;
 #[cfg(test)]
 mod listener;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod model;

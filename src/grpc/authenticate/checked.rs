@@ -34,7 +34,8 @@ where
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
             Some(Ok(frame)) => frame,
         };
-        let tells = frame.trailers_ref().is_some_and(|trailers| trailers.keys().any(|name| tells_identity(name.as_str())));
+        let tells =
+            frame.trailers_ref().is_some_and(|trailers| trailers.keys().any(|name| tells_identity(name.as_str())));
         Poll::Ready(Some(if tells {
             tracing::debug!("not authenticated: a trailer tells of an identity, and none is believed");
             Err(Box::new(Status::from(Error::new(Reason::CallerUnauthenticated))))
