@@ -111,16 +111,19 @@ impl App {
         let metrics = Metrics::new(&clock);
         let history = metrics.register(History::register);
         let drain_timeout = config.server.drain_timeout;
-        let judges = Judges { revisions: Revisions::default(), clock: clock.clone() };
+        let revisions = Revisions::default();
+        let judges = Judges { revisions: revisions.clone(), clock: clock.clone() };
         let listeners = Listeners::bind(&config, &judges, &metrics, &readiness).await?;
         let counted = metrics.register(engine::Metrics::register);
         let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
         let rule = config.health;
-        let mut roster = Roster::new(engine.clone(), &config);
+        // It lets nobody until the configuration's grants are in force.
+        let broker = Broker::new(engine.clone(), Policy::default(), revisions);
+        let mut roster = Roster::new(engine.clone(), broker.clone(), &config);
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());
         let parts = Parts {
-            broker: Broker::new(engine.clone(), Policy),
+            broker,
             clock,
             readiness: readiness.clone(),
             overall: engine.judge(rule),

@@ -7,6 +7,7 @@ use super::{Config, Engine, Flow, Listener, LogFormat, Server, Upstream, Workspa
 use crate::health::Rule;
 use crate::http;
 use crate::lifetime::Bounds;
+use crate::policy::Grant;
 use crate::provider::exchange::Fields;
 use crate::secret::{Mark, MarkKey};
 use crate::token::WorkspaceName;
@@ -28,6 +29,7 @@ pub struct Standing {
     health: Rule,
     upstreams: HashMap<UpstreamName, UpstreamStanding>,
     workspaces: HashMap<WorkspaceName, WorkspaceStanding>,
+    grants: Vec<Grant>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -116,6 +118,8 @@ pub struct Changes {
     pub engine: bool,
     /// Whether something else is logged.
     pub level: bool,
+    /// Whether other callers may do other things.
+    pub grants: bool,
     /// The keys whose new values count only after a restart.
     pub restart: Vec<&'static str>,
 }
@@ -128,6 +132,7 @@ impl Standing {
         Self {
             upstreams: upstreams.map(|one| (one.name.clone(), UpstreamStanding::of(one, key))).collect(),
             workspaces: workspaces.map(|one| (one.name.clone(), WorkspaceStanding::of(one, key))).collect(),
+            grants: config.grants.iter().map(|one| one.grant.clone()).collect(),
             ..Self::without_workspaces(config)
         }
     }
@@ -143,6 +148,7 @@ impl Standing {
             health: config.health,
             upstreams: HashMap::new(),
             workspaces: HashMap::new(),
+            grants: Vec::new(),
         }
     }
 
@@ -153,6 +159,7 @@ impl Standing {
             workspaces: compare(&self.workspaces, &next.workspaces, WorkspaceStanding::change_to),
             engine: Engine { max_watches: self.engine.max_watches, ..next.engine.clone() } != self.engine,
             level: self.level != next.level,
+            grants: self.grants != next.grants,
             restart: self.restart_for(next),
         }
     }

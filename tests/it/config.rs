@@ -262,6 +262,7 @@ fn an_empty_file_is_all_defaults() {
         [
             Warning {
                 key: "workspaces",
+                place: Unknown,
                 text: "there is none, so the broker has nothing to hand out",
             },
         ],

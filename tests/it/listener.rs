@@ -8,6 +8,7 @@ mod hostile;
 mod phases;
 pub(crate) mod raw;
 
+use crate::grants::all_to_loopback;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::{MethodRouter, post};
@@ -22,8 +23,8 @@ use token_broker::engine::{self, Engine};
 use token_broker::grpc::{Parts, Reflection};
 use token_broker::health::Rule;
 use token_broker::listener::{self, Address, Limits, Listener, Protocol};
-use token_broker::policy::Policy;
 use token_broker::readiness::Readiness;
+use token_broker::revision::Revisions;
 use token_broker::supervisor::Supervisor;
 use token_broker::telemetry::metrics::Metrics;
 use token_broker::telemetry::request::RequestIds;
@@ -88,7 +89,7 @@ pub(crate) fn parts(supervisor: &Supervisor, readiness: Readiness, metrics: &Met
     let engine = Engine::new(clock.clone(), supervisor.clone(), settings, counted);
     Parts {
         overall: engine.judge(Rule { max_unhealthy: 1.0 }),
-        broker: Broker::new(engine, Policy),
+        broker: Broker::new(engine, all_to_loopback(), Revisions::default()),
         clock,
         readiness,
         supervisor: supervisor.clone(),

@@ -8,6 +8,8 @@ mod config;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod grants;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod holds;

@@ -33,7 +33,8 @@ async fn all_of_them_serve_at_once_and_end_together() {
     let text = format!(
         "[[listeners]]\nname = \"users\"\naddress = \"unix:{}\"\ncallers = \"peer_credentials\"\n\
          [[listeners]]\nname = \"local\"\naddress = \"127.0.0.1:0\"\ncallers = \"loopback\"\n\
-         [[listeners]]\nname = \"tokens\"\naddress = \"127.0.0.1:0\"\ncallers = \"bearer\"\n",
+         [[listeners]]\nname = \"tokens\"\naddress = \"127.0.0.1:0\"\ncallers = \"bearer\"\n\
+         [[grants]]\ncaller = \"loopback\"\nworkspaces = [\"**\"]\nactions = [\"get\"]\n",
         path.display()
     );
     let app = App::bind(config(&text), Reflection::Off).await.unwrap();
@@ -41,7 +42,7 @@ async fn all_of_them_serve_at_once_and_end_together() {
     let mut running = tokio::task::JoinSet::new();
     running.spawn(app.run());
     let tcp = Endpoint::from_shared(format!("http://{local}")).unwrap().connect().await.unwrap();
-    // As far as the policy knows, `loopback` may ask for all there is, and others for nothing.
+    // The grant is for `loopback` alone.
     assert_eq!(asks(tcp).await, Code::NotFound);
     let place = path.clone();
     let connector = tower::service_fn(move |_| {
