@@ -30,4 +30,6 @@ mod sandbox;
 #[cfg(test)]
 mod shell;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod upstreams;
