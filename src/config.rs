@@ -16,6 +16,7 @@ mod grants;
 mod health;
 mod history;
 mod kind;
+mod listeners;
 mod parameters;
 mod problem;
 mod reader;
@@ -34,6 +35,7 @@ pub use explain::explain;
 pub use grants::Grant;
 pub use history::{History, Record};
 pub use kind::Kind;
+pub use listeners::{Callers, ListenAddress, Listener, TlsFiles};
 pub use problem::{Place, Problem, Problems, Warning};
 pub use reader::nearest;
 pub use recipe::Flow;
@@ -45,6 +47,7 @@ pub use workspace::Workspace;
 use crate::health::Rule;
 use crate::policy::Policy;
 use crate::secret::MarkKey;
+use listeners::Addresses;
 use reader::{OVERLAY_PREFIX, Reading, Section, shown, unknown, variable};
 use secret_source::SecretFiles;
 use std::collections::HashMap;
@@ -52,7 +55,7 @@ use std::path::Path;
 use toml::de::DeTable;
 use workspace::KnownUpstreams;
 
-const ROOT_KEYS: &[&str] = &["server", "log", "engine", "health", "upstreams", "workspaces", "grants"];
+const ROOT_KEYS: &[&str] = &["server", "listeners", "log", "engine", "health", "upstreams", "workspaces", "grants"];
 
 /// The sections whose scalars the environment may override.
 const OVERLAID: [(&str, &[&str]); 4] = [
@@ -67,6 +70,8 @@ const OVERLAID: [(&str, &[&str]); 4] = [
 pub struct Config {
     /// Where the broker listens and how it stops.
     pub server: Server,
+    /// Where callers come in beside that; no name and no address stands twice.
+    pub listeners: Vec<Listener>,
     /// What is logged and how.
     pub log: Log,
     /// The limits of the engine.
@@ -121,7 +126,9 @@ impl Config {
     }
 
     fn read(root: &mut Section<'_, '_>) -> Self {
-        let server = Server::read(&mut root.overlaid("server", settings::SERVER_KEYS));
+        let others = root.has("listeners");
+        let server = Server::read(&mut root.overlaid("server", settings::SERVER_KEYS), others);
+        let listeners = read_listeners(root, &server);
         let log = Log::read(&mut root.overlaid("log", settings::LOG_KEYS));
         let engine = Engine::read(&mut root.overlaid("engine", settings::ENGINE_KEYS));
         let health = health::read(&mut root.overlaid("health", health::KEYS));
@@ -131,7 +138,7 @@ impl Config {
         let grants = grants::read(root);
         let unwise = grants::warnings(&grants, workspaces.iter().map(|workspace| &workspace.name));
         root.reading.warnings.extend(unwise);
-        Self { server, log, engine, health, upstreams, workspaces, grants, warnings: Vec::new() }
+        Self { server, listeners, log, engine, health, upstreams, workspaces, grants, warnings: Vec::new() }
     }
 
     /// The policy that its grants make.
@@ -144,6 +151,27 @@ impl Config {
 fn key_of(error: &toml::de::Error, text: &str) -> String {
     let key = error.span().and_then(|span| text.get(span)).filter(|_| error.message().contains("duplicate key"));
     key.map(|key| format!(" {}", shown(key))).unwrap_or_default()
+}
+
+fn read_listeners(root: &mut Section<'_, '_>, server: &Server) -> Vec<Listener> {
+    let items = root.items("listeners", "tables, each under [[listeners]]");
+    if items.is_empty() && root.has("listeners") {
+        root.problem_with("listeners", "must not be empty; leave it out for server.grpc_listen alone");
+    }
+    let mut listeners = Vec::with_capacity(items.len());
+    let (mut names, mut addresses) = (Names::default(), Addresses::of(server));
+    for (position, item) in items.iter().enumerate() {
+        let path = format!("listeners[{position}]");
+        let Some(mut section) = root.reading.item(path, item, listeners::KEYS) else {
+            continue;
+        };
+        let written = section.written("name");
+        names.report_duplicate(&mut section, written, position);
+        let Some(listener) = Listener::read(&mut section) else { continue };
+        addresses.report_duplicate(&mut section, &listener.address);
+        listeners.push(listener);
+    }
+    listeners
 }
 
 fn read_upstreams<'t>(root: &mut Section<'_, 't>, files: &mut SecretFiles) -> (Vec<Upstream>, KnownUpstreams<'t>) {
@@ -233,6 +261,8 @@ mod tests {
         let sections = [
             ROOT_KEYS,
             settings::SERVER_KEYS,
+            listeners::KEYS,
+            listeners::TLS_KEYS,
             settings::LOG_KEYS,
             settings::ENGINE_KEYS,
             health::KEYS,

@@ -3,7 +3,7 @@
 //! A [`Standing`] is a configuration without its secrets: marks stand in for them, so that what is in force can be
 //! compared with what is to come without a second copy of any secret.
 
-use super::{Config, Engine, Flow, LogFormat, Server, Upstream, Workspace};
+use super::{Config, Engine, Flow, Listener, LogFormat, Server, Upstream, Workspace};
 use crate::health::Rule;
 use crate::http;
 use crate::lifetime::Bounds;
@@ -22,6 +22,7 @@ use url::Url;
 #[derive(Debug)]
 pub struct Standing {
     server: Server,
+    listeners: Vec<Listener>,
     format: LogFormat,
     level: String,
     engine: Engine,
@@ -140,6 +141,7 @@ impl Standing {
     pub fn without_workspaces(config: &Config) -> Self {
         Self {
             server: config.server.clone(),
+            listeners: config.listeners.clone(),
             format: config.log.format,
             level: config.log.level.as_str().to_owned(),
             engine: config.engine.clone(),
@@ -166,6 +168,7 @@ impl Standing {
     #[must_use]
     pub fn bound_as(mut self, running: &Self) -> Self {
         self.server = Server { reload_interval: self.server.reload_interval, ..running.server.clone() };
+        self.listeners.clone_from(&running.listeners);
         self.format = running.format;
         self.health = running.health;
         self.engine.max_watches = running.engine.max_watches;
@@ -196,6 +199,7 @@ impl Standing {
         let keys = [
             ("server.grpc_listen", old.grpc_listen != *grpc_listen),
             ("server.probe_listen", old.probe_listen != *probe_listen),
+            ("listeners", !same_listeners(&self.listeners, &next.listeners)),
             ("server.max_connections", old.max_connections != *max_connections),
             ("server.max_connections_per_peer", old.max_connections_per_peer != *max_connections_per_peer),
             ("server.drain_timeout", old.drain_timeout != *drain_timeout),
@@ -205,6 +209,15 @@ impl Standing {
         ];
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
+}
+
+/// Whether they are the same, wherever in the file they stand.
+fn same_listeners(one: &[Listener], other: &[Listener]) -> bool {
+    let same = |(one, other): (&Listener, &Listener)| {
+        let Listener { name, address, callers, tls, place: _ } = one;
+        (name, address, callers, tls) == (&other.name, &other.address, &other.callers, &other.tls)
+    };
+    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 impl Changes {

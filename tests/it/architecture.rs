@@ -39,6 +39,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("tls", Layer::Driven),
     ("supervisor", Layer::Driven),
     ("telemetry", Layer::Driven),
+    ("tls", Layer::Driven),
     ("admin", Layer::Edge),
     ("broker", Layer::Edge),
     ("client", Layer::Edge),

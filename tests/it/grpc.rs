@@ -184,7 +184,7 @@ impl App {
 
 /// How a caller is told apart, and its connection.
 fn known_as(caller: Caller) -> (grpc::Means, Peer) {
-    let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+    let addr = SocketAddr::from(([127, 0, 0, 1], 1)).into();
     if caller == Caller::loopback() {
         return (grpc::Means::Loopback, Peer { addr, identity: None });
     }

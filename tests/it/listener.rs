@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::routing::{MethodRouter, post};
 use bytes::Bytes;
 use futures_util::stream;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use token_broker::broker::Broker;
@@ -22,7 +22,7 @@ use token_broker::clock::Clock;
 use token_broker::engine::{self, Engine};
 use token_broker::grpc::{Parts, Reflection};
 use token_broker::health::Rule;
-use token_broker::listener::{self, Limits, Listener, Protocol};
+use token_broker::listener::{self, Address, Limits, Listener, Protocol};
 use token_broker::readiness::Readiness;
 use token_broker::revision::Revisions;
 use token_broker::supervisor::Supervisor;
@@ -39,6 +39,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A limit that a test lets pass.
 const SHORT: Duration = Duration::from_millis(200);
 
+/// Any port of loopback.
+pub(crate) const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 struct Served {
     address: SocketAddr,
     supervisor: Supervisor,
@@ -46,11 +49,10 @@ struct Served {
 }
 
 async fn serve(protocol: Protocol, limits: Limits, routes: Router) -> Served {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let metrics = Metrics::new(&Clock::system());
     let refused = metrics.register(listener::Metrics::register).of("grpc");
-    let listener = Listener::bind(any, protocol, limits).await.unwrap().counting(refused);
-    let address = listener.local_addr();
+    let listener = Listener::bind(Address::Tcp(ANY), protocol, limits).await.unwrap().counting("grpc", refused);
+    let address = listener.local_addr().unwrap();
     let supervisor = Supervisor::new();
     supervisor.spawn_critical("listener", listener.run(routes, supervisor.clone(), 1));
     Served { address, supervisor, metrics }
@@ -72,10 +74,9 @@ impl Served {
     }
 }
 
-/// The broker's own routes, without a Workspace.
-async fn serve_broker(limits: Limits, further: Router) -> Served {
-    let (clock, supervisor) = (Clock::system(), Supervisor::new());
-    let metrics = Metrics::new(&clock);
+/// A broker without a Workspace.
+pub(crate) fn parts(supervisor: &Supervisor, readiness: Readiness, metrics: &Metrics) -> Parts {
+    let clock = Clock::system();
     let settings = engine::Settings {
         serve_margin: Duration::from_secs(5),
         min_gap: Duration::from_secs(10),
@@ -86,19 +87,22 @@ async fn serve_broker(limits: Limits, further: Router) -> Served {
     };
     let counted = metrics.register(engine::Metrics::register);
     let engine = Engine::new(clock.clone(), supervisor.clone(), settings, counted);
-    let routes = token_broker::grpc::routes(
-        Parts {
-            overall: engine.judge(Rule { max_unhealthy: 1.0 }),
-            broker: Broker::new(engine, all_to_loopback(), Revisions::default()),
-            clock,
-            readiness: Readiness::new(),
-            supervisor: supervisor.clone(),
-            metrics: metrics.register(|registry| RpcMetrics::register(registry, &token_broker::grpc::METHODS)),
-            request_ids: RequestIds::new(1),
-            reflection: Reflection::Off,
-        },
-        token_broker::grpc::Means::Loopback,
-    );
+    Parts {
+        overall: engine.judge(Rule { max_unhealthy: 1.0 }),
+        broker: Broker::new(engine, all_to_loopback(), Revisions::default()),
+        clock,
+        readiness,
+        supervisor: supervisor.clone(),
+        metrics: metrics.register(|registry| RpcMetrics::register(registry, &token_broker::grpc::METHODS)),
+        request_ids: RequestIds::new(1),
+        reflection: Reflection::Off,
+    }
+}
+
+/// Its own routes.
+async fn serve_broker(limits: Limits, further: Router) -> Served {
+    let parts = parts(&Supervisor::new(), Readiness::new(), &Metrics::new(&Clock::system()));
+    let routes = token_broker::grpc::routes(parts, token_broker::grpc::Means::Loopback);
     serve(Protocol::Http2, limits, further.merge(routes)).await
 }
 

@@ -18,6 +18,8 @@ mod http;
 #[cfg(test)]
 mod listener;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod model;
