@@ -4,6 +4,10 @@
 //! `unix:<uid>`, `spiffe://<trust domain>/<path>`, `dns:<name>`, `jwt:<issuer>:<subject>`. What does not fit is
 //! refused, never mended.
 
+mod name;
+
+pub use name::{Invalid, SpiffeId, TrustDomain};
+
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -53,11 +57,16 @@ impl Evidence for Channel {
 impl Authenticated {
     /// Whoever reaches a plaintext listener on loopback: one caller, since nothing tells them apart.
     pub fn loopback() -> Self {
-        Self { caller: Caller(Arc::from("loopback")), evidence: Arc::new(Channel) }
+        Self { caller: Caller::loopback(), evidence: Arc::new(Channel) }
     }
 }
 
 impl Caller {
+    /// The one caller of plaintext listeners on loopback.
+    pub fn loopback() -> Self {
+        Self(Arc::from(name::LOOPBACK))
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
