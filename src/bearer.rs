@@ -23,7 +23,7 @@ mod token;
 
 pub use claims::{LEEWAY, LONGEST_LIFE, Rule};
 pub use fetch::{LARGEST_FILE, Place};
-pub use keys::{Algorithm, KeySet, MOST_KEYS};
+pub use keys::{Algorithm, KeySet, MOST_KEYS, Unusable};
 pub use memory::MOST as MOST_REMEMBERED;
 pub use metrics::Metrics;
 pub use token::LONGEST as LONGEST_TOKEN;

@@ -24,21 +24,21 @@ pub struct Rule {
 
 /// Who a token is of, and until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claimed {
+pub(super) struct Claimed {
     /// Who.
-    pub caller: Caller,
+    pub(super) caller: Caller,
     /// `exp`.
-    pub expires: SystemTime,
+    pub(super) expires: SystemTime,
 }
 
 /// `iss`.
-pub fn issuer(claims: &Map<String, Value>) -> Result<&str, &'static str> {
+pub(super) fn issuer(claims: &Map<String, Value>) -> Result<&str, &'static str> {
     claims.get("iss").and_then(Value::as_str).ok_or("the token does not say who issued it")
 }
 
 impl Rule {
     /// Judges all that does not take a key.
-    pub fn judge(&self, claims: &Map<String, Value>, now: SystemTime) -> Result<Claimed, &'static str> {
+    pub(super) fn judge(&self, claims: &Map<String, Value>, now: SystemTime) -> Result<Claimed, &'static str> {
         if issuer(claims)? != self.issuer {
             return Err("the token is of another issuer");
         }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const MOST_KEYS: usize = 64;
 
 /// The longest `kid`, in bytes, of a key or of a token.
-pub const LONGEST_KID: usize = 256;
+pub(super) const LONGEST_KID: usize = 256;
 
 /// The smallest and the largest RSA modulus, in bytes.
 const RSA_MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
@@ -56,7 +56,7 @@ enum Kind {
 }
 
 /// One public key.
-pub struct Key {
+pub(super) struct Key {
     kid: Option<String>,
     /// The one algorithm that it is for, if it says so.
     only: Option<Algorithm>,
@@ -90,7 +90,7 @@ pub enum Unusable {
 
 /// Why no key of a set is the one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unfit {
+pub(super) enum Unfit {
     /// None has this `kid`.
     Unknown,
     /// None that it could mean signs with this algorithm.
@@ -175,19 +175,19 @@ impl KeySet {
 
     /// The same set with what is still in it taken from `old`, so that what those keys verified still counts.
     #[must_use]
-    pub fn continuing(self, old: &Self) -> Self {
+    pub(super) fn continuing(self, old: &Self) -> Self {
         let kept = |key: Arc<Key>| old.0.iter().find(|known| known.is(&key)).map_or(key, Arc::clone);
         Self(self.0.into_iter().map(kept).collect())
     }
 
     /// A set of the same keys, none of which has verified anything yet.
     #[must_use]
-    pub fn anew(&self) -> Self {
+    pub(super) fn anew(&self) -> Self {
         Self(self.0.iter().map(|key| Arc::new(key.anew())).collect())
     }
 
     /// The keys that are not in `next`: the very ones, not their like.
-    pub fn gone_in<'k>(&'k self, next: &'k Self) -> impl Iterator<Item = &'k Arc<Key>> {
+    pub(super) fn gone_in<'k>(&'k self, next: &'k Self) -> impl Iterator<Item = &'k Arc<Key>> {
         self.0.iter().filter(|key| !next.0.iter().any(|other| Arc::ptr_eq(key, other)))
     }
 
@@ -198,7 +198,7 @@ impl KeySet {
 
     /// The one key that a token with this header is verified with. A token without a `kid` needs no key but one that
     /// could be meant.
-    pub fn select(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&Arc<Key>, Unfit> {
+    pub(super) fn select(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&Arc<Key>, Unfit> {
         let named = || self.0.iter().filter(|key| kid.is_none_or(|kid| key.kid.as_deref() == Some(kid)));
         let mut fitting = named().filter(|key| key.signs_with(algorithm));
         match (fitting.next(), fitting.next()) {
@@ -255,17 +255,17 @@ impl Key {
     }
 
     /// Whether the issuer still publishes it.
-    pub fn is_trusted(&self) -> bool {
+    pub(super) fn is_trusted(&self) -> bool {
         self.trusted.load(Ordering::Acquire)
     }
 
     /// It no longer counts.
-    pub fn distrust(&self) {
+    pub(super) fn distrust(&self) {
         self.trusted.store(false, Ordering::Release);
     }
 
     /// Whether this key made this signature (base64url) of this text.
-    pub fn verifies(&self, signed: &str, signature: &str, algorithm: Algorithm) -> bool {
+    pub(super) fn verifies(&self, signed: &str, signature: &str, algorithm: Algorithm) -> bool {
         let verified = jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &self.public, algorithm.verifier());
         self.signs_with(algorithm) && verified.unwrap_or(false)
     }

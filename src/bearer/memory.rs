@@ -3,7 +3,7 @@
 //! Only what was verified is kept, so that wrong tokens take no memory, and no more than [`MOST`] of it: the oldest
 //! gives way. The tokens themselves are not kept.
 
-use crate::identity::{Authenticated, Evidence as _};
+use crate::identity::Authenticated;
 use dashmap::DashMap;
 use sha2::{Digest as _, Sha256};
 use std::collections::VecDeque;

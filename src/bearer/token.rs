@@ -35,15 +35,15 @@ const TYPES: [&str; 4] = ["jwt", "application/jwt", "at+jwt", "application/at+jw
 #[derive(Debug)]
 pub(super) struct Token<'t> {
     /// How it says it was signed.
-    pub algorithm: Algorithm,
+    pub(super) algorithm: Algorithm,
     /// Which key it says it was signed with.
-    pub kid: Option<String>,
+    pub(super) kid: Option<String>,
     /// What it claims. Not to be believed before the signature is verified.
-    pub claims: Map<String, Value>,
+    pub(super) claims: Map<String, Value>,
     /// What the signature is of.
-    pub signed: &'t str,
+    pub(super) signed: &'t str,
     /// The signature, in base64url.
-    pub signature: &'t str,
+    pub(super) signature: &'t str,
 }
 
 impl<'t> Token<'t> {
