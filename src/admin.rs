@@ -36,6 +36,9 @@ async fn ready(State(readiness): State<Readiness>, RawQuery(query): RawQuery) ->
         for (name, check) in readiness.checks() {
             text.extend([name, ": ", check.as_str(), "\n"]);
         }
+        for (name, words) in readiness.reports() {
+            text.extend([&name, ": ", &words, "\n"]);
+        }
     }
     (status, text).into_response()
 }

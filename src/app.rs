@@ -3,26 +3,30 @@
 //! Every address is bound before anything is served, so that a conflict shows at once and whoever starts the process
 //! learns the ports.
 
+mod issuers;
+mod listeners;
 mod reload;
 mod roster;
 mod trial;
 
 pub use trial::Trial;
 
+use crate::bearer::{self, Issuers};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{Config, Files, History, Problems, Source};
 use crate::engine::{self, Engine};
-use crate::grpc::{self, Means, Parts, Reflection};
-use crate::listener::{Limits, Listener, Protocol};
+use crate::grpc::{self, Parts, Reflection};
 use crate::policy::Policy;
 use crate::readiness::{Latch, Readiness};
+use crate::revision::Revisions;
 use crate::supervisor::{Ended, Hangup, Signals, Supervisor};
 use crate::telemetry::logs::Filter;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request::RequestIds;
 use crate::telemetry::rpc::RpcMetrics;
-use crate::{admin, config, listener};
+use crate::{admin, listener, tls};
+use listeners::Listeners;
 use reload::Reloader;
 use roster::Roster;
 use std::fmt;
@@ -30,11 +34,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// Connections of orchestrators and scrapers at once: anybody may reach that listener, so it must not eat up the file
-/// descriptors, and no single one of them all the places.
-const PROBE_CONNECTIONS: usize = 64;
-const PROBE_CONNECTIONS_PER_PEER: usize = 32;
 
 /// How long the probes may take to end once all else has: they have nobody to finish for.
 const PROBE_END: Duration = Duration::from_millis(250);
@@ -48,8 +47,7 @@ pub struct App {
     starting: Latch,
     roster: Roster,
     engine: Engine,
-    grpc: Listener,
-    probe: Listener,
+    listeners: Listeners,
     parts: Parts,
     metrics: Metrics,
     history: History,
@@ -72,13 +70,16 @@ pub enum Error {
     #[error("can't listen on {address}: {source}")]
     Bind {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// What the system says.
         source: io::Error,
     },
     /// The configuration is valid by itself, and can't be used.
     #[error(transparent)]
     Config(#[from] Problems),
+    /// The files of a listener's TLS are of no use.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// Signals can't be taken over.
     #[error("can't handle signals: {0}")]
     Signals(io::Error),
@@ -92,11 +93,15 @@ pub enum Error {
 
 /// What can't be seen from the configuration alone: whether its certificates, proxies and addresses are of use.
 pub fn rehearse(config: &Config) -> Result<(), Problems> {
+    listeners::rehearse(config)?;
+    issuers::rehearse(config)?;
     roster::rehearse(config)
 }
 
 /// As [`rehearse`], for each Workspace too: what `serve` finds out when it makes them.
 pub fn rehearse_whole(config: Config) -> Result<(), Problems> {
+    listeners::rehearse(&config)?;
+    issuers::rehearse(&config)?;
     roster::rehearse_whole(config)
 }
 
@@ -110,14 +115,15 @@ impl App {
         let metrics = Metrics::new(&clock);
         let history = metrics.register(History::register);
         let drain_timeout = config.server.drain_timeout;
-        let [many, few] = connection_limits(&config.server);
         let refused = metrics.register(listener::Metrics::register);
-        let grpc = listen(config.server.grpc_listen, Protocol::Http2, many).await?.counting(refused.of("grpc"));
-        let probe = listen(config.server.probe_listen, Protocol::Http1, few).await?.counting(refused.of("probe"));
+        let revisions = Revisions::default();
+        let told = metrics.register(bearer::Metrics::register);
+        let issuers = Issuers::new(clock.clone(), revisions.clone(), supervisor.clone(), told);
+        let listeners = Listeners::bind(&config, &refused, &revisions, &clock, &issuers).await?;
         let counted = metrics.register(engine::Metrics::register);
         let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
         let rule = config.health;
-        let mut roster = Roster::new(engine.clone(), &config);
+        let mut roster = Roster::new(engine.clone(), issuers, &config);
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());
         let parts = Parts {
@@ -138,8 +144,7 @@ impl App {
             starting,
             roster,
             engine,
-            grpc,
-            probe,
+            listeners,
             parts,
             metrics,
             history,
@@ -156,14 +161,14 @@ impl App {
         self
     }
 
-    /// Where gRPC is served.
-    pub fn grpc_address(&self) -> SocketAddr {
-        self.grpc.local_addr()
+    /// Where gRPC is served: the first TCP port.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.listeners.grpc_address()
     }
 
     /// Where `/livez`, `/readyz`, `/metrics` and `/config` are served.
-    pub fn probe_address(&self) -> SocketAddr {
-        self.probe.local_addr()
+    pub fn probe_address(&self) -> Option<SocketAddr> {
+        self.listeners.probe_address()
     }
 
     /// Who owns the tasks.
@@ -204,13 +209,11 @@ impl App {
     }
 
     fn start(self) {
-        let Self { supervisor, probes, readiness, starting, roster, engine, grpc, probe, parts, .. } = self;
-        let (grpc_address, probe_address) = (grpc.local_addr(), probe.local_addr());
-        let (seed, clock) = (fastrand::u64(..), parts.clock.clone());
+        let Self { supervisor, probes, readiness, starting, roster, engine, listeners, parts, .. } = self;
+        let (grpc_address, probe_address) = (listeners.first(), listeners.probe_address());
+        let clock = parts.clock.clone();
         let told = admin::router(readiness, self.metrics, self.history.clone());
-        probes.spawn_critical("probe listener", probe.run(told, probes.clone(), seed));
-        let routes = grpc::routes(parts, Means::Loopback);
-        supervisor.spawn_critical("gRPC listener", grpc.run(routes, supervisor.clone(), seed));
+        listeners.start(&parts, &supervisor, told, &probes);
         if let Some(Following { source, files, filter, hangup }) = self.following {
             let history = self.history;
             let reloader =
@@ -218,59 +221,21 @@ impl App {
             supervisor.spawn_critical("configuration", reload::follow(reloader, hangup, supervisor.clone()));
         }
         drop(starting);
-        tracing::info!(grpc = %grpc_address, probes = %probe_address, workspaces = engine.len(), "serving");
+        tracing::info!(
+            grpc = grpc_address,
+            probes = probe_address.map(tracing::field::display),
+            workspaces = engine.len(),
+            "serving"
+        );
     }
-}
-
-/// Those of the gRPC listener and of the probe listener. A connection that was asked to go is not cut before the drain
-/// is over, or a longer drain would be none.
-fn connection_limits(server: &config::Server) -> [Limits; 2] {
-    let limits = Limits::default();
-    let many = Limits {
-        max_connections: server.max_connections,
-        max_connections_per_peer: server.max_connections_per_peer,
-        grace: limits.grace.max(server.drain_timeout),
-        ..limits
-    };
-    let few = Limits {
-        max_connections: PROBE_CONNECTIONS,
-        max_connections_per_peer: PROBE_CONNECTIONS_PER_PEER,
-        ..Limits::default()
-    };
-    listener::fit([many, few])
 }
 
 fn millis(took: Duration) -> u64 {
     took.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-async fn listen(address: SocketAddr, protocol: Protocol, limits: Limits) -> Result<Listener, Error> {
-    Listener::bind(address, protocol, limits).await.map_err(|source| Error::Bind { address, source })
-}
-
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").field("grpc", &self.grpc).field("probe", &self.probe).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Environment;
-    use std::path::Path;
-
-    #[test]
-    fn no_connection_is_cut_before_the_drain_is_over() {
-        let least = Limits::default().grace;
-        for (drain, grace) in [(0, least), (10, least.max(Duration::from_secs(10))), (600, Duration::from_secs(600))] {
-            let config = Config::parse(
-                &format!("[server]\ndrain_timeout = \"{drain}s\""),
-                Path::new("."),
-                &Environment::default(),
-            );
-            let [many, _] = connection_limits(&config.unwrap().server);
-            assert_eq!(many.grace, grace);
-        }
+        f.debug_struct("App").field("grpc", &self.grpc_address()).finish_non_exhaustive()
     }
 }

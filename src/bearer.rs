@@ -29,12 +29,11 @@ pub use metrics::Metrics;
 pub use token::LONGEST as LONGEST_TOKEN;
 
 use crate::clock::Clock;
+use crate::error::{Error, Reason};
 use crate::http;
-use crate::identity::Authenticated;
+use crate::identity::{Authenticated, Bearer};
 use crate::revision::Revisions;
 use crate::supervisor::Supervisor;
-use ::http::HeaderMap;
-use ::http::header::AUTHORIZATION;
 use arc_swap::ArcSwap;
 use evidence::Proof;
 use fetch::{File, Kind, Remote, Source};
@@ -43,21 +42,15 @@ use issuer::{Issuer, Keeper};
 use memory::{Digest, Memory, Remembered};
 use metrics::Outcome;
 use std::collections::HashMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use token::Token;
 use tokio::sync::Semaphore;
+use url::Url;
 
 /// How many tokens may wait for their signature to be verified.
 const MOST_QUEUED: usize = 1_024;
-
-/// Who finds out whose a bearer token is.
-pub trait Authenticate: fmt::Debug + Send + Sync {
-    /// Whose token this is. May wait for an issuer's keys, for about ten seconds at most.
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Authenticated, Refusal>>;
-}
 
 /// Why a caller is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,48 +115,53 @@ struct Known {
 }
 
 /// What is in force in one listener: all issuers, or some.
-#[derive(Debug)]
-struct Accepting {
+#[derive(Debug, Clone)]
+pub struct Accepting {
     shared: Arc<Shared>,
     /// Their names.
     only: Option<Vec<String>>,
 }
 
-/// The token of a request (RFC 6750 §2.1): exactly one `authorization` header, whose scheme is `Bearer` in whatever
-/// case (RFC 9110 §11.1), one or more spaces, and a token without a blank.
-pub fn credentials(headers: &HeaderMap) -> Result<&str, Refusal> {
-    let mut all = headers.get_all(AUTHORIZATION).iter();
-    let (Some(header), None) = (all.next(), all.next()) else {
-        return Err(Refusal::Invalid("there must be exactly one authorization header"));
-    };
-    let text = header.to_str().or(Err(Refusal::Invalid("the authorization header is not ASCII")))?;
-    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
-    let token = rest.trim_start_matches(' ');
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Refusal::Invalid("the scheme of the authorization header is not Bearer"));
+// === impl Refusal ===
+
+impl Refusal {
+    /// What the caller is told; the reason is for the log.
+    fn told(self) -> Error {
+        match self {
+            Self::Invalid(why) => {
+                tracing::debug!("not authenticated: {why}");
+                Error::new(Reason::CallerUnauthenticated)
+            }
+            Self::Unavailable { retry_after } => Error::retry(Reason::CallerUnverifiable, retry_after),
+        }
     }
-    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-    is_token.then_some(token).ok_or(Refusal::Invalid("the authorization header does not hold one token"))
 }
 
 // === impl Settings ===
 
 impl Settings {
-    /// Makes all of it that can fail.
-    pub fn prepare(self) -> Result<Prepared, http::Error> {
-        let client = || http::Client::new(&self.http);
-        let (url, kind) = match &self.place {
-            Place::File(file) => {
-                let source = Box::new(File(file.clone()));
-                return Ok(Prepared { settings: self, source });
+    /// What its keys are asked for with; all that can fail. `None` where they are in a file.
+    pub fn check(&self) -> Result<Option<http::Client>, http::Error> {
+        let (Place::Url(url) | Place::Discovery(url)) = &self.place else { return Ok(None) };
+        let client = http::Client::new(&self.http)?;
+        client.check_url(url)?;
+        Ok(Some(client))
+    }
+
+    /// With what [`Self::check`] gave.
+    pub fn prepared(self, client: Option<http::Client>) -> Prepared {
+        let remote =
+            |client, url: &Url, kind| Remote { client, url: url.clone(), kind, token_file: self.token_file.clone() };
+        let source: Box<dyn Source> = match (&self.place, client) {
+            (Place::Url(url), Some(client)) => Box::new(remote(client, url, Kind::Keys)),
+            (Place::Discovery(url), Some(client)) => {
+                Box::new(remote(client, url, Kind::Document(self.rule.issuer.clone())))
             }
-            Place::Url(url) => (url.clone(), Kind::Keys),
-            Place::Discovery(url) => (url.clone(), Kind::Document(self.rule.issuer.clone())),
+            (Place::File(file), _) => Box::new(File(file.clone())),
+            // Nobody to ask: as an issuer that never answers.
+            (Place::Url(_) | Place::Discovery(_), None) => Box::new(File(PathBuf::new())),
         };
-        let client = client()?;
-        client.check_url(&url)?;
-        let source = Box::new(Remote { client, url, kind, token_file: self.token_file.clone() });
-        Ok(Prepared { settings: self, source })
+        Prepared { settings: self, source }
     }
 }
 
@@ -229,8 +227,8 @@ impl Issuers {
     }
 
     /// What a listener asks: all issuers, also those that come later, or those of these names only.
-    pub fn accepting(&self, only: Option<Vec<String>>) -> Arc<dyn Authenticate> {
-        Arc::new(Accepting { shared: Arc::clone(&self.0), only })
+    pub fn accepting(&self, only: Option<Vec<String>>) -> Accepting {
+        Accepting { shared: Arc::clone(&self.0), only }
     }
 
     /// How many tokens are remembered.
@@ -247,37 +245,45 @@ impl Prepared {
 
 // === impl Accepting ===
 
-impl Authenticate for Accepting {
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Authenticated, Refusal>> {
-        if token.len() > LONGEST_TOKEN {
-            let refusal = Refusal::Invalid("the token is longer than 8 KiB");
-            self.shared.metrics.told(Outcome::Refused);
-            return Box::pin(std::future::ready(Err(refusal)));
+impl Bearer for Accepting {
+    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Authenticated, Error>> {
+        if let Some(authenticated) = self.remembered(token) {
+            return Box::pin(std::future::ready(Ok(authenticated)));
         }
-        let (digest, now) = (Digest::of(token), self.shared.clock.now().wall);
-        let remembered = self.shared.memory.find(&digest, now).filter(|found| self.takes(&found.issuer));
-        if let Some(found) = remembered {
-            self.shared.metrics.told(Outcome::Remembered);
-            return Box::pin(std::future::ready(Ok(found.authenticated)));
-        }
-        Box::pin(async move {
-            let verified = self.verify(token, digest).await;
-            self.shared.metrics.told(match verified {
-                Ok(_) => Outcome::Verified,
-                Err(Refusal::Invalid(_)) => Outcome::Refused,
-                Err(Refusal::Unavailable { .. }) => Outcome::Unavailable,
-            });
-            verified
-        })
+        Box::pin(async { self.judge(token).await.map_err(|refusal| refusal.told()) })
     }
 }
 
 impl Accepting {
+    /// Whose token this is, if it was verified before and nothing has changed since.
+    fn remembered(&self, token: &str) -> Option<Authenticated> {
+        let Shared { memory, metrics, clock, .. } = &*self.shared;
+        if token.len() > LONGEST_TOKEN {
+            return None;
+        }
+        let remembered = memory.find(&Digest::of(token), clock.now().wall)?;
+        self.takes(&remembered.issuer).then(|| {
+            metrics.told(Outcome::Remembered);
+            remembered.authenticated
+        })
+    }
+
+    /// Whose token this is. May wait for an issuer's keys, for about ten seconds at most.
+    pub async fn judge(&self, token: &str) -> Result<Authenticated, Refusal> {
+        let verified = self.verify(token).await;
+        self.shared.metrics.told(match verified {
+            Ok(_) => Outcome::Verified,
+            Err(Refusal::Invalid(_)) => Outcome::Refused,
+            Err(Refusal::Unavailable { .. }) => Outcome::Unavailable,
+        });
+        verified
+    }
+
     fn takes(&self, issuer: &str) -> bool {
         self.only.as_ref().is_none_or(|names| names.iter().any(|name| name == issuer))
     }
 
-    async fn verify(&self, text: &str, digest: Digest) -> Result<Authenticated, Refusal> {
+    async fn verify(&self, text: &str) -> Result<Authenticated, Refusal> {
         let Shared { known, memory, clock, .. } = &*self.shared;
         let token = Token::read(text).map_err(Refusal::Invalid)?;
         let iss = claims::issuer(&token.claims).map_err(Refusal::Invalid)?;
@@ -299,12 +305,9 @@ impl Accepting {
         let evidence = Arc::new(Proof::new(key, claimed.expires));
         let authenticated = Authenticated { caller: claimed.caller, evidence };
         let issuer = Arc::clone(&issuer.rule.name);
-        memory.put(digest, Remembered { issuer, authenticated: authenticated.clone() }, clock.now().wall);
+        memory.put(Digest::of(text), Remembered { issuer, authenticated: authenticated.clone() }, clock.now().wall);
         Ok(authenticated)
     }
 }
 
 const BUSY: Refusal = Refusal::Unavailable { retry_after: Duration::from_secs(1) };
-
-#[cfg(test)]
-mod tests;

@@ -12,10 +12,11 @@ mod credential;
 mod endpoint;
 mod environment;
 mod explain;
-mod files;
 mod health;
 mod history;
+mod issuers;
 mod kind;
+mod listeners;
 mod parameters;
 mod problem;
 mod reader;
@@ -27,12 +28,14 @@ mod source;
 mod upstream;
 mod workspace;
 
-pub use changes::{Changes, Standing, UpstreamChange, WorkspaceChange};
+pub use crate::files::Files;
+pub use changes::{Changes, IssuerChange, Standing, UpstreamChange, WorkspaceChange};
 pub use environment::Environment;
 pub use explain::explain;
-pub use files::Files;
 pub use history::{History, Record};
+pub use issuers::Issuer;
 pub use kind::Kind;
+pub use listeners::{Callers, ListenAddress, Listener, TlsFiles};
 pub use problem::{Place, Problem, Problems, Warning};
 pub use reader::nearest;
 pub use recipe::Flow;
@@ -43,14 +46,15 @@ pub use workspace::Workspace;
 
 use crate::health::Rule;
 use crate::secret::MarkKey;
+use listeners::Addresses;
 use reader::{OVERLAY_PREFIX, Reading, Section, shown, unknown, variable};
 use secret_source::SecretFiles;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use toml::de::DeTable;
 use workspace::KnownUpstreams;
 
-const ROOT_KEYS: &[&str] = &["server", "log", "engine", "health", "upstreams", "workspaces"];
+const ROOT_KEYS: &[&str] = &["server", "listeners", "issuers", "log", "engine", "health", "upstreams", "workspaces"];
 
 /// The sections whose scalars the environment may override.
 const OVERLAID: [(&str, &[&str]); 4] = [
@@ -65,6 +69,10 @@ const OVERLAID: [(&str, &[&str]); 4] = [
 pub struct Config {
     /// Where the broker listens and how it stops.
     pub server: Server,
+    /// Where callers come in beside that; no name and no address stands twice.
+    pub listeners: Vec<Listener>,
+    /// Whose JWTs callers may show; no name and no `iss` stands twice.
+    pub issuers: Vec<Issuer>,
     /// What is logged and how.
     pub log: Log,
     /// The limits of the engine.
@@ -117,14 +125,17 @@ impl Config {
     }
 
     fn read(root: &mut Section<'_, '_>) -> Self {
-        let server = Server::read(&mut root.overlaid("server", settings::SERVER_KEYS));
+        let others = root.has("listeners");
+        let server = Server::read(&mut root.overlaid("server", settings::SERVER_KEYS), others);
+        let listeners = read_listeners(root, &server);
         let log = Log::read(&mut root.overlaid("log", settings::LOG_KEYS));
         let engine = Engine::read(&mut root.overlaid("engine", settings::ENGINE_KEYS));
         let health = health::read(&mut root.overlaid("health", health::KEYS));
         let mut files = SecretFiles::default();
+        let issuers = read_issuers(root, &listeners, &mut files);
         let (upstreams, known) = read_upstreams(root, &mut files);
         let workspaces = read_workspaces(root, &known, &engine, &mut files);
-        Self { server, log, engine, health, upstreams, workspaces, warnings: Vec::new() }
+        Self { server, listeners, issuers, log, engine, health, upstreams, workspaces, warnings: Vec::new() }
     }
 }
 
@@ -132,6 +143,57 @@ impl Config {
 fn key_of(error: &toml::de::Error, text: &str) -> String {
     let key = error.span().and_then(|span| text.get(span)).filter(|_| error.message().contains("duplicate key"));
     key.map(|key| format!(" {}", shown(key))).unwrap_or_default()
+}
+
+fn read_listeners(root: &mut Section<'_, '_>, server: &Server) -> Vec<Listener> {
+    let items = root.items("listeners", "tables, each under [[listeners]]");
+    if items.is_empty() && root.has("listeners") {
+        root.problem_with("listeners", "must not be empty; leave it out for server.grpc_listen alone");
+    }
+    let mut listeners = Vec::with_capacity(items.len());
+    let (mut names, mut addresses) = (Names::default(), Addresses::of(server));
+    for (position, item) in items.iter().enumerate() {
+        let path = format!("listeners[{position}]");
+        let Some(mut section) = root.reading.item(path, item, listeners::KEYS) else {
+            continue;
+        };
+        let written = section.written("name");
+        names.report_duplicate(&mut section, written, position);
+        let Some(listener) = Listener::read(&mut section) else { continue };
+        addresses.report_duplicate(&mut section, &listener.address);
+        listeners.push(listener);
+    }
+    listeners
+}
+
+fn read_issuers(root: &mut Section<'_, '_>, listeners: &[Listener], files: &mut SecretFiles) -> Vec<Issuer> {
+    let items = root.items("issuers", "tables, each under [[issuers]]");
+    let mut issuers: Vec<Issuer> = Vec::with_capacity(items.len());
+    let (mut names, mut claimed) = (Names::default(), HashSet::new());
+    let mut written = Vec::with_capacity(items.len());
+    for (position, item) in items.iter().enumerate() {
+        let path = format!("issuers[{position}]");
+        let Some(mut section) = root.reading.item(path, item, issuers::KEYS) else {
+            continue;
+        };
+        let name = section.written("name");
+        written.extend(name);
+        names.report_duplicate(&mut section, name, position);
+        if section.written("issuer").is_some_and(|issuer| !claimed.insert(issuer)) {
+            section.problem_with("issuer", "is also another's issuer: whose callers would its tokens make?");
+        }
+        issuers.extend(Issuer::read(&mut section, files));
+    }
+    for listener in listeners {
+        let Callers::Bearer { issuers: named } = &listener.callers else { continue };
+        let key = format!("listeners.{}.issuers", listener.name);
+        if named.iter().any(|name| !written.contains(&name.as_str())) {
+            root.reading.problem(key, listener.place.clone(), "names an issuer that is not among [[issuers]]");
+        } else if written.is_empty() {
+            root.reading.warn(key, "there is none, so no token is taken there");
+        }
+    }
+    issuers
 }
 
 fn read_upstreams<'t>(root: &mut Section<'_, 't>, files: &mut SecretFiles) -> (Vec<Upstream>, KnownUpstreams<'t>) {
@@ -221,6 +283,9 @@ mod tests {
         let sections = [
             ROOT_KEYS,
             settings::SERVER_KEYS,
+            listeners::KEYS,
+            listeners::TLS_KEYS,
+            issuers::KEYS,
             settings::LOG_KEYS,
             settings::ENGINE_KEYS,
             health::KEYS,

@@ -21,8 +21,12 @@ use crate::telemetry::request::RequestIds;
 use crate::telemetry::rpc::RpcMetrics;
 use authenticate::Authenticate;
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
 use deadline::Deadlines;
 use health::HealthService;
+use http::{StatusCode, Version};
 use pb::token_service_server::TokenServiceServer;
 use std::fmt;
 use std::sync::Arc;
@@ -65,7 +69,8 @@ pub enum Reflection {
     Off,
 }
 
-/// What the gRPC face is made of.
+/// What the gRPC face is made of. Clones share all of it.
+#[derive(Clone)]
 pub struct Parts {
     /// The way to a token.
     pub broker: Broker,
@@ -98,7 +103,7 @@ pub fn routes(parts: Parts, means: Means) -> Router {
         .max_decoding_message_size(MAX_WATCH_REQUEST)
         .max_encoding_message_size(MAX_RESPONSE);
     let deadlines = Deadlines::new(supervisor.clone());
-    let health = HealthServer::new(HealthService::new(broker, readiness, overall, supervisor))
+    let health = HealthServer::new(HealthService::new(Some(broker), readiness, overall, supervisor))
         .max_decoding_message_size(MAX_REQUEST)
         .max_encoding_message_size(MAX_RESPONSE);
     let mut services = Routes::new(tokens).add_service(health);
@@ -116,6 +121,23 @@ pub fn routes(parts: Parts, means: Means) -> Router {
     }
     let routes = services.prepare().into_axum_router().route_service(WATCH_TOKENS, watch);
     routes.layer(deadlines).layer(authenticate).layer(request_ids).layer(metrics)
+}
+
+/// `grpc.health.v1` alone, for whoever asks, and of no Workspace: what the probe listener has beside its own. `owner`
+/// says when calls must end, since that listener outlives the others.
+pub fn probes(parts: Parts, owner: Supervisor) -> Router {
+    let Parts { clock, readiness, overall, supervisor, metrics, request_ids, .. } = parts;
+    let health = HealthServer::new(HealthService::new(None, readiness, overall, supervisor))
+        .max_decoding_message_size(MAX_REQUEST)
+        .max_encoding_message_size(MAX_RESPONSE);
+    let routes = Router::new().route_service("/grpc.health.v1.Health/{method}", health);
+    let routes = routes.layer(Deadlines::new(owner)).layer(Authenticate::new(Means::Anyone, clock));
+    // Over HTTP/1 there is no gRPC, and so nothing at all.
+    routes.layer(request_ids).layer(metrics).layer(middleware::from_fn(only_http2))
+}
+
+async fn only_http2(request: Request, next: Next) -> Response {
+    if request.version() == Version::HTTP_2 { next.run(request).await } else { StatusCode::NOT_FOUND.into_response() }
 }
 
 impl fmt::Debug for Parts {

@@ -4,10 +4,15 @@
 //! `unix:<uid>`, `spiffe://<trust domain>/<path>`, `dns:<name>`, `jwt:<issuer>:<subject>`. What does not fit is
 //! refused, never mended.
 
+pub mod certificate;
+pub mod headers;
 mod name;
+pub mod xfcc;
 
 pub use name::{Invalid, SpiffeId, TrustDomain};
 
+use crate::error::Error;
+use futures_util::future::BoxFuture;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -54,7 +59,18 @@ impl Evidence for Channel {
     }
 }
 
+/// Judges the tokens that callers show with their requests.
+pub trait Bearer: fmt::Debug + Send + Sync {
+    /// Who shows this token: what stands behind `Bearer ` in the one `authorization` header of a request.
+    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Authenticated, Error>>;
+}
+
 impl Authenticated {
+    /// The user of a process at the other end of a Unix socket.
+    pub fn unix(uid: u32) -> Self {
+        Self { caller: Caller::unix(uid), evidence: Arc::new(Channel) }
+    }
+
     /// Whoever reaches a plaintext listener on loopback: one caller, since nothing tells them apart.
     pub fn loopback() -> Self {
         Self { caller: Caller::loopback(), evidence: Arc::new(Channel) }

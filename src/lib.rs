@@ -6,8 +6,8 @@
 //! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`upstream`], [`address`], [`jwt`],
 //!   [`identity`], [`policy`], [`error`], [`failure`], [`health`], `engine::plan` and its neighbours
 //! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
-//!   (the one upstream HTTP client), [`bearer`] (callers by their JWTs), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`],
-//!   [`revision`], [`telemetry`]
+//!   (the one upstream HTTP client), [`tls`] (what a listener shows and trusts), [`bearer`] (callers by their JWTs),
+//!   [`config`], [`files`], [`secret`], [`clock`], [`supervisor`], [`readiness`], [`revision`], [`telemetry`]
 //! * **edges**: [`broker`] (authorise, then get: the one way to a token), [`grpc`], [`admin`] (probe HTTP),
 //!   [`listener`] (the accept loop), [`sandbox`] (simulated upstreams)
 //! * [`app`] wires them, [`cli`] is what a person types.
@@ -24,6 +24,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod failure;
+pub mod files;
 pub mod grpc;
 pub mod health;
 pub mod http;
@@ -40,5 +41,6 @@ pub mod sandbox;
 pub mod secret;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tls;
 pub mod token;
 pub mod upstream;

@@ -4,9 +4,9 @@
 //! all and per peer; every connection is asked to go (GOAWAY) at a jittered age and at the drain, and is cut after a
 //! grace. tonic's own server is not used because it can promise none of this. Must not know what is served.
 //!
-//! One connection goes through: a place → the transport's handshake (none yet: plaintext only; TLS takes the socket in
-//! `admit` and hands on another stream) → the first-bytes deadline → hyper. `docs/limits.md` lists what ends a peer
-//! that exceeds a limit.
+//! One connection goes through: a place → its task → TLS, where the listener has it, within a deadline of its own →
+//! the first-bytes deadline → hyper. Who the channel proves its peer to be is worked out once per connection.
+//! `docs/limits.md` lists what ends a peer that exceeds a limit.
 
 mod admission;
 mod connection;
@@ -14,55 +14,70 @@ mod descriptors;
 mod guard;
 mod limits;
 mod metrics;
+mod preface;
+mod socket;
 
 pub use connection::{Going, serve_io};
 pub use descriptors::fit;
 pub use limits::{Http2Limits, Limits};
 pub use metrics::{Metrics, Refused};
+pub use socket::Address;
 
 use crate::identity::Authenticated;
 use crate::supervisor::Supervisor;
+use crate::tls;
 use admission::Admission;
 use axum::Router;
+use socket::{Accepted, Socket};
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep};
 
 /// Between two tries to accept while the system refuses, for instance because file descriptors ran out. Without it
 /// the loop spins.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Connections that the system holds until they are accepted; `net.core.somaxconn` may cut it. Where it is full, a peer
-/// that comes has to repeat itself, a second later at the earliest.
-const BACKLOG: u32 = 4096;
-
 /// Who is at the other end of a connection: a request extension of every request.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The address that the connection came from.
-    pub addr: SocketAddr,
+    /// Where the connection came from.
+    pub addr: PeerAddress,
     /// What the channel itself proves: a client certificate, the peer of a Unix socket. `None`: nothing.
     pub identity: Option<Authenticated>,
 }
 
-/// What is spoken on a listener. There is no guessing: a peer that speaks the other one is cut.
+/// Where a connection came from, as the system says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerAddress {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A process on this machine, run by this user.
+    Unix {
+        /// The user's number when it connected.
+        uid: u32,
+    },
+}
+
+/// What is spoken on a listener. A peer that speaks anything else is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/2 with prior knowledge: gRPC.
     Http2,
-    /// HTTP/1.1: the probes.
-    Http1,
+    /// HTTP/1.1, or HTTP/2 with prior knowledge, told apart by the preface: the probes.
+    Either,
 }
 
 /// A bound socket.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
-    address: SocketAddr,
+    name: Arc<str>,
+    socket: Socket,
+    address: Address,
     protocol: Protocol,
+    tls: Option<tls::Server>,
     limits: Arc<Limits>,
     admission: Admission,
     refused: Refused,
@@ -70,23 +85,36 @@ pub struct Listener {
 
 impl Listener {
     /// Binds at once, so that a conflict shows before anything is served.
-    #[expect(clippy::unused_async, reason = "so that it runs within a runtime, which the socket needs")]
-    pub async fn bind(address: SocketAddr, protocol: Protocol, limits: Limits) -> io::Result<Self> {
-        let socket = listen(address)?;
-        let address = socket.local_addr()?;
+    pub async fn bind(address: Address, protocol: Protocol, limits: Limits) -> io::Result<Self> {
+        let (socket, address) = Socket::bind(address).await?;
         let admission = Admission::new(&limits);
-        Ok(Self { socket, address, protocol, limits: Arc::new(limits), admission, refused: Refused::default() })
+        let (limits, refused) = (Arc::new(limits), Refused::default());
+        Ok(Self { name: Arc::from("-"), socket, address, protocol, tls: None, limits, admission, refused })
     }
 
-    /// The same, and what it does not take is counted here.
+    /// The same under a name, and what it does not take is counted here.
     #[must_use]
-    pub fn counting(self, refused: Refused) -> Self {
-        Self { refused, ..self }
+    pub fn counting(self, name: &str, refused: Refused) -> Self {
+        Self { name: Arc::from(name), refused, ..self }
+    }
+
+    /// The same, and every connection begins with this TLS.
+    #[must_use]
+    pub fn secured(self, tls: tls::Server) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// The address that was bound: with port 0, the port that the system chose.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The same where it is a TCP port.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self.address {
+            Address::Tcp(address) => Some(address),
+            Address::Unix { .. } => None,
+        }
     }
 
     /// Accepts until the drain. Connections are tasks of the supervisor; `seed` spreads their ages.
@@ -103,14 +131,14 @@ impl Listener {
             };
             match accepted {
                 Ok((socket, addr)) => {
-                    outage.ended(self.address);
+                    outage.ended(&self.name);
                     let age = self.limits.jittered_age(random.f64());
-                    self.admit(socket, Peer { addr, identity: None }, age, &routes, &supervisor);
+                    self.admit(socket, addr, age, &routes, &supervisor);
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
                     self.refused.not_accepted(&error);
-                    outage.goes_on(&error, self.address);
+                    outage.goes_on(&error, &self.name);
                     back_off(&supervisor).await;
                 }
             }
@@ -118,31 +146,71 @@ impl Listener {
     }
 
     /// Starts the task of one connection, or closes it at once when the cap is reached.
-    fn admit(&self, socket: TcpStream, peer: Peer, age: Duration, routes: &Router, supervisor: &Supervisor) {
-        let place = match self.admission.admit(peer.addr.ip(), Instant::now()) {
+    fn admit(&self, socket: Accepted, addr: PeerAddress, age: Duration, routes: &Router, supervisor: &Supervisor) {
+        let place = match self.admission.admit(addr, Instant::now()) {
             Ok(place) => place,
             Err(refusal) => {
                 // Closed rather than kept waiting, so that the peer can go to another replica now.
                 self.refused.refused(refusal);
-                tracing::debug!(peer = %peer.addr, listener = %self.address, "refused: {}", refusal.as_str());
+                tracing::debug!(peer = %addr, listener = %self.name, "refused: {}", refusal.as_str());
                 return;
             }
         };
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, peer = %peer.addr, "can't set TCP_NODELAY");
+        if let Accepted::Tcp(socket) = &socket
+            && let Err(error) = socket.set_nodelay(true)
+        {
+            tracing::debug!(%error, peer = %addr, "can't set TCP_NODELAY");
         }
         let connection = connection::Connection {
-            peer,
+            peer: Peer { addr, identity: addr.proves() },
             protocol: self.protocol,
             limits: Arc::clone(&self.limits),
             age,
             routes: routes.clone(),
             supervisor: supervisor.clone(),
         };
+        let tls = self.tls.clone();
         supervisor.spawn("connection", async move {
-            connection.serve(socket).await;
+            match (socket, tls) {
+                (Accepted::Tcp(socket), Some(tls)) => connection.secure(socket, &tls).await,
+                (Accepted::Tcp(socket), None) => connection.serve(socket).await,
+                (Accepted::Unix(socket), _) => connection.serve(socket).await,
+            }
             drop(place);
         });
+    }
+}
+
+impl PeerAddress {
+    /// The IP address, where there is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix { .. } => None,
+        }
+    }
+
+    /// What an address proves by itself.
+    fn proves(self) -> Option<Authenticated> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix { uid } => Some(Authenticated::unix(uid)),
+        }
+    }
+}
+
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix { uid } => write!(f, "unix:{uid}"),
+        }
     }
 }
 
@@ -154,27 +222,19 @@ struct Outage {
 
 impl Outage {
     /// Logs once per outage: the same line ten times a second helps nobody.
-    fn goes_on(&mut self, error: &io::Error, listener: SocketAddr) {
+    fn goes_on(&mut self, error: &io::Error, listener: &str) {
         if self.failures == 0 {
-            tracing::error!(%error, %listener, "can't accept connections");
+            tracing::error!(%error, listener, "can't accept connections");
         }
         self.failures += 1;
     }
 
-    fn ended(&mut self, listener: SocketAddr) {
+    fn ended(&mut self, listener: &str) {
         let failures = std::mem::take(&mut self.failures);
         if failures > 0 {
-            tracing::info!(failures, %listener, "accepts connections again");
+            tracing::info!(failures, listener, "accepts connections again");
         }
     }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart must not wait until the connections of the process before it have timed out.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 /// Errors of a connection that was gone before it was accepted. A back-off here would let a peer slow the others down.

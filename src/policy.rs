@@ -3,6 +3,10 @@
 //! Until callers can be told apart there is one rule: whoever reaches the loopback listener may ask for every
 //! Workspace. It is asked on every call all the same, before the cache, so that every face already goes the one way.
 
+mod pattern;
+
+pub use pattern::CallerPattern;
+
 use crate::identity::Caller;
 use crate::token::WorkspaceName;
 

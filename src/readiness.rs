@@ -1,7 +1,7 @@
 //! Whether this replica should be sent calls.
 //!
-//! Whatever must be there first holds a [`Latch`] and drops it once it is. Ready means: no latch is held and no drain
-//! has begun. Promises: readers never block and never miss the last change. Must not know who asks, nor what the
+//! Whatever must be there first holds a [`Latch`] and drops it once it is. What may come to want while the process runs
+//! keeps a [`Report`]. Ready means: no latch is held, no report says unready, and no drain has begun. Promises: readers never block and never miss the last change. Must not know who asks, nor what the
 //! latches stand for; readiness never depends on an upstream.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,15 @@ struct Shared {
 struct State {
     /// Each latch's name, in the order in which they were first taken, and how many of that name are held.
     latches: Vec<(&'static str, usize)>,
+    reports: Vec<Arc<Reported>>,
     draining: bool,
+}
+
+/// What a report says.
+#[derive(Debug)]
+struct Reported {
+    name: String,
+    said: Mutex<(bool, String)>,
 }
 
 /// How one thing stands that readiness depends on.
@@ -57,6 +65,13 @@ pub struct Latch {
     readiness: Readiness,
 }
 
+/// Says of one thing, as often as it changes, whether the process is ready as far as this goes, and in words.
+#[derive(Debug)]
+pub struct Report {
+    reported: Arc<Reported>,
+    readiness: Readiness,
+}
+
 impl Default for Readiness {
     fn default() -> Self {
         Self::new()
@@ -76,6 +91,13 @@ impl Readiness {
             None => state.latches.push((name, 1)),
         });
         Latch { name, readiness: self.clone() }
+    }
+
+    /// Ready, until it says otherwise.
+    pub fn report(&self, name: impl Into<String>) -> Report {
+        let reported = Arc::new(Reported { name: name.into(), said: Mutex::new((true, "ready".to_owned())) });
+        self.change(|state| state.reports.push(Arc::clone(&reported)));
+        Report { reported, readiness: self.clone() }
     }
 
     /// Unready for good: the first step of a shutdown.
@@ -102,16 +124,51 @@ impl Readiness {
         latches.chain([("drain", drain)]).collect()
     }
 
+    /// What the reports say: names and words.
+    pub fn reports(&self) -> Vec<(String, String)> {
+        self.lock().reports.iter().map(|report| (report.name.clone(), report.lock().1.clone())).collect()
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
-        let now = state.latches.iter().all(|(_, held)| *held == 0) && !state.draining;
+        let now = state.latches.iter().all(|(_, held)| *held == 0)
+            && state.reports.iter().all(|report| report.lock().0)
+            && !state.draining;
         // Sent under the lock, so that two changes can't be told in the wrong order.
         self.0.ready.send_if_modified(|ready| std::mem::replace(ready, now) != now);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reported {
+    fn lock(&self) -> MutexGuard<'_, (bool, String)> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Report {
+    /// It is well, and this is how it stands: one line for operators, who may be anybody.
+    pub fn ready(&self, words: impl Into<String>) {
+        self.say(true, words.into());
+    }
+
+    /// No calls should be sent here, for this reason.
+    pub fn unready(&self, words: impl Into<String>) {
+        self.say(false, words.into());
+    }
+
+    fn say(&self, ready: bool, words: String) {
+        self.readiness.change(|_| *self.reported.lock() = (ready, words));
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.readiness.change(|state| state.reports.retain(|report| !Arc::ptr_eq(report, &self.reported)));
     }
 }
 
@@ -156,6 +213,25 @@ mod tests {
         drop(readiness.latch("engine"));
         assert!(!readiness.is_ready());
         assert_eq!(readiness.checks(), [("engine", Check::Done), ("drain", Check::Begun)]);
+    }
+
+    #[test]
+    fn a_report_may_change_its_mind() {
+        let readiness = Readiness::new();
+        let report = readiness.report("certificate");
+        assert!(readiness.is_ready());
+        report.unready("it has expired");
+        assert!(!readiness.is_ready());
+        assert_eq!(readiness.reports(), [("certificate".to_owned(), "it has expired".to_owned())]);
+        let other = readiness.report("other");
+        other.ready("well");
+        assert!(!readiness.is_ready());
+        report.ready("30 days left");
+        assert!(readiness.is_ready());
+        other.unready("gone");
+        drop(other);
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.reports(), [("certificate".to_owned(), "30 days left".to_owned())]);
     }
 
     #[test]

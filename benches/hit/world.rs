@@ -155,7 +155,7 @@ impl World {
         let request = Request::post("/tokenbroker.v1.TokenService/GetToken")
             .header("content-type", "application/grpc")
             .header("te", "trailers")
-            .extension(Peer { addr: PEER, identity: None })
+            .extension(Peer { addr: PEER.into(), identity: None })
             .body(Body::new(Full::new(framed.clone())))?;
         let mut answer = self.routes.call(request).await?;
         let mut bytes = 0;

@@ -3,6 +3,8 @@
 //! Promises: whatever can fail is made before anything is changed; what a configuration does not change is not touched;
 //! the work is in proportion to the number of Workspaces.
 
+use super::issuers;
+use crate::bearer::Issuers;
 use crate::config::{
     Changes, Config, Directives, Flow, Place, Problem, Problems, Standing, Upstream, UpstreamChange, Workspace,
     WorkspaceChange,
@@ -21,6 +23,7 @@ use std::time::Duration;
 /// The engine, and the configuration that it has now.
 pub(super) struct Roster {
     engine: Engine,
+    issuers: Issuers,
     key: MarkKey,
     standing: Standing,
     reached: HashMap<UpstreamName, Arc<exchange::Upstream>>,
@@ -35,6 +38,7 @@ pub(super) struct Prepared {
     reached: HashMap<UpstreamName, Arc<exchange::Upstream>>,
     limits: Vec<(UpstreamName, engine::Limits)>,
     steps: Vec<Step>,
+    issuers: issuers::Steps,
 }
 
 /// What is done to one Workspace.
@@ -107,9 +111,9 @@ pub(super) fn settings(config: &Config) -> engine::Settings {
 
 impl Roster {
     /// An engine that has the settings of this configuration and nothing else.
-    pub(super) fn new(engine: Engine, config: &Config) -> Self {
+    pub(super) fn new(engine: Engine, issuers: Issuers, config: &Config) -> Self {
         let standing = Standing::without_workspaces(config);
-        Self { engine, key: MarkKey::random(), standing, reached: HashMap::new() }
+        Self { engine, issuers, key: MarkKey::random(), standing, reached: HashMap::new() }
     }
 
     /// What is in force.
@@ -122,8 +126,9 @@ impl Roster {
         let next = Standing::of(&config, &self.key);
         let changes = self.standing.changes_to(&next);
         let (standing, settings) = (next.bound_as(&self.standing), settings(&config));
-        let Config { upstreams, workspaces, log, .. } = config;
+        let Config { issuers, upstreams, workspaces, log, .. } = config;
         let mut problems = Vec::new();
+        let issuers = issuers::prepare(issuers, &changes, &mut problems);
         let mut reached = HashMap::with_capacity(upstreams.len());
         let mut limits_of = Vec::new();
         for (position, upstream) in upstreams.iter().enumerate() {
@@ -141,15 +146,17 @@ impl Roster {
                 Err(misfit) => problems.push(problem_of(position, place, misfit)),
             }
         }
+        let (level, limits) = (log.level, limits_of);
         match Problems::new(problems) {
             Some(problems) => Err(problems),
-            None => Ok(Prepared { changes, level: log.level, standing, settings, reached, limits: limits_of, steps }),
+            None => Ok(Prepared { changes, level, standing, settings, reached, limits, steps, issuers }),
         }
     }
 
     /// Puts it in force. Calls that come meanwhile find each Workspace as it was or as it will be.
     pub(super) fn install(&mut self, prepared: Prepared) -> Changes {
-        let Prepared { changes, level: _, standing, settings, reached, limits, steps } = prepared;
+        let Prepared { changes, level: _, standing, settings, reached, limits, steps, issuers } = prepared;
+        issuers.take(&self.issuers);
         let Self { engine, .. } = self;
         if changes.engine {
             engine.configure(settings);

@@ -87,7 +87,8 @@ fn config_text(options: &Options, upstream: SocketAddr) -> String {
 }
 
 fn welcome(app: &App, upstream: SocketAddr, config: &Path) -> String {
-    let (grpc, probe) = (app.grpc_address(), app.probe_address());
+    let shown = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
+    let (grpc, probe) = (shown(app.grpc_address()), shown(app.probe_address()));
     let workspaces = SAMPLES.map(|sample| format!("  {:<22} {}\n", sample.workspace, sample.shows)).concat();
     let program = program();
     let (broker, api) = (format!("--endpoint http://{grpc}"), format!("http://{upstream}"));

@@ -3,7 +3,11 @@
 //! A [`Standing`] is a configuration without its secrets: marks stand in for them, so that what is in force can be
 //! compared with what is to come without a second copy of any secret.
 
-use super::{Config, Engine, Flow, LogFormat, Server, Upstream, Workspace};
+mod issuers;
+
+pub use issuers::IssuerChange;
+
+use super::{Config, Engine, Flow, Listener, LogFormat, Server, Upstream, Workspace};
 use crate::health::Rule;
 use crate::http;
 use crate::lifetime::Bounds;
@@ -11,6 +15,7 @@ use crate::provider::exchange::Fields;
 use crate::secret::{Mark, MarkKey};
 use crate::token::WorkspaceName;
 use crate::upstream::{Budget, KeepWarm, UpstreamName};
+use issuers::IssuerStanding;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -21,10 +26,12 @@ use url::Url;
 #[derive(Debug)]
 pub struct Standing {
     server: Server,
+    listeners: Vec<Listener>,
     format: LogFormat,
     level: String,
     engine: Engine,
     health: Rule,
+    issuers: HashMap<String, IssuerStanding>,
     upstreams: HashMap<UpstreamName, UpstreamStanding>,
     workspaces: HashMap<WorkspaceName, WorkspaceStanding>,
 }
@@ -107,6 +114,8 @@ pub enum WorkspaceChange {
 /// All that a new configuration changes.
 #[derive(Debug, Default)]
 pub struct Changes {
+    /// The issuers that change, each once.
+    pub issuers: HashMap<String, IssuerChange>,
     /// The upstreams that change, each once.
     pub upstreams: HashMap<UpstreamName, UpstreamChange>,
     /// The Workspaces that change, each once.
@@ -124,7 +133,9 @@ impl Standing {
     pub fn of(config: &Config, key: &MarkKey) -> Self {
         let upstreams = config.upstreams.iter();
         let workspaces = config.workspaces.iter();
+        let issuers = config.issuers.iter();
         Self {
+            issuers: issuers.map(|one| (one.name().to_owned(), IssuerStanding::of(one, key))).collect(),
             upstreams: upstreams.map(|one| (one.name.clone(), UpstreamStanding::of(one, key))).collect(),
             workspaces: workspaces.map(|one| (one.name.clone(), WorkspaceStanding::of(one, key))).collect(),
             ..Self::without_workspaces(config)
@@ -135,10 +146,12 @@ impl Standing {
     pub fn without_workspaces(config: &Config) -> Self {
         Self {
             server: config.server.clone(),
+            listeners: config.listeners.clone(),
             format: config.log.format,
             level: config.log.level.as_str().to_owned(),
             engine: config.engine.clone(),
             health: config.health,
+            issuers: HashMap::new(),
             upstreams: HashMap::new(),
             workspaces: HashMap::new(),
         }
@@ -147,6 +160,7 @@ impl Standing {
     /// What is to be done so that `next` is in force.
     pub fn changes_to(&self, next: &Self) -> Changes {
         Changes {
+            issuers: compare(&self.issuers, &next.issuers, IssuerStanding::change_to),
             upstreams: compare(&self.upstreams, &next.upstreams, UpstreamStanding::change_to),
             workspaces: compare(&self.workspaces, &next.workspaces, WorkspaceStanding::change_to),
             engine: Engine { max_watches: self.engine.max_watches, ..next.engine.clone() } != self.engine,
@@ -159,6 +173,7 @@ impl Standing {
     #[must_use]
     pub fn bound_as(mut self, running: &Self) -> Self {
         self.server = Server { reload_interval: self.server.reload_interval, ..running.server.clone() };
+        self.listeners.clone_from(&running.listeners);
         self.format = running.format;
         self.health = running.health;
         self.engine.max_watches = running.engine.max_watches;
@@ -189,6 +204,7 @@ impl Standing {
         let keys = [
             ("server.grpc_listen", old.grpc_listen != *grpc_listen),
             ("server.probe_listen", old.probe_listen != *probe_listen),
+            ("listeners", !same_listeners(&self.listeners, &next.listeners)),
             ("server.max_connections", old.max_connections != *max_connections),
             ("server.max_connections_per_peer", old.max_connections_per_peer != *max_connections_per_peer),
             ("server.drain_timeout", old.drain_timeout != *drain_timeout),
@@ -198,6 +214,15 @@ impl Standing {
         ];
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
+}
+
+/// Whether they are the same, wherever in the file they stand.
+fn same_listeners(one: &[Listener], other: &[Listener]) -> bool {
+    let same = |(one, other): (&Listener, &Listener)| {
+        let Listener { name, address, callers, tls, place: _ } = one;
+        (name, address, callers, tls) == (&other.name, &other.address, &other.callers, &other.tls)
+    };
+    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 impl Changes {

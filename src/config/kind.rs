@@ -5,12 +5,12 @@
 
 use super::endpoint;
 use super::environment::Environment;
-use super::files::Files;
 use super::problem::{Place, Problem, Problems};
 use super::reader::{Reading, Section, Value};
 use super::recipe::{self, Flow};
 use super::scalar::{duration, parsed, seconds};
 use super::upstream;
+use crate::files::Files;
 use crate::secret::MarkKey;
 use crate::upstream::Budget;
 use std::path::Path;

@@ -4,8 +4,8 @@
 //! behind for each `None` that the file is to blame for; whoever reads goes on with the next key either way.
 
 use super::environment::Environment;
-use super::files::Files;
 use super::problem::{Place, Problem, Warning};
+use crate::files::Files;
 use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -221,6 +221,15 @@ impl<'r, 't> Section<'r, 't> {
         };
         let path = self.path_of(key);
         Section::open(self.reading, table, keys, (path, place))
+    }
+
+    /// As [`Self::table`] where that has been read before, and has told of its unknown keys.
+    pub(super) fn table_again(&mut self, key: &str, keys: &'static [&'static str]) -> Section<'_, 't> {
+        let found = self.find(key);
+        let place = found.as_ref().map_or_else(|| self.place(), |found| found.place.clone());
+        let table = found.and_then(|found| as_table(found.value, "").ok());
+        let path = self.path_of(key);
+        Section { reading: self.reading, table, keys: Keys::Of(keys), path, place, overlay: Overlay::None }
     }
 
     /// The entries of a table whose names are free; none where the file has none.

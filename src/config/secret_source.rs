@@ -2,9 +2,9 @@
 //!
 //! No sentence made here quotes a path, a key or a variable's name: any of them may be a secret in the wrong place.
 
-use super::files::LARGEST_FILE;
 use super::reader::{Reading, Section, Value};
 use super::scalar::text;
+use crate::files::LARGEST_FILE;
 use crate::provider::exchange::MAX_SECRET;
 use crate::secret::LongLivedSecret;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};

@@ -20,8 +20,8 @@ const MOST_WORKSPACES: u32 = 100_000;
 /// Where the broker listens and how it stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// gRPC. Loopback, for as long as callers can't be told apart.
-    pub grpc_listen: SocketAddr,
+    /// gRPC, plain and for loopback alone, where all callers are one. None if there are other listeners instead.
+    pub grpc_listen: Option<SocketAddr>,
     /// Health, readiness and metrics, for whoever asks.
     pub probe_listen: SocketAddr,
     /// How long calls that are under way may take to end after a signal to stop.
@@ -72,23 +72,23 @@ pub struct Engine {
 }
 
 impl Server {
-    pub(super) fn read(section: &mut Section<'_, '_>) -> Self {
+    /// Where there are `other_listeners`, there is the one for gRPC only if it is written.
+    pub(super) fn read(section: &mut Section<'_, '_>, other_listeners: bool) -> Self {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let drain = duration(Duration::ZERO..=hours(1));
         let connections = section.read("max_connections", integer(1..=1_000_000));
         let per_peer = section.read("max_connections_per_peer", integer(1..=1_000_000));
         let interval = duration(Duration::ZERO..=hours(1));
+        let grpc_listen = section.read("grpc_listen", |value| address(value).and_then(on_loopback));
         let server = Self {
-            grpc_listen: section
-                .read("grpc_listen", |value| address(value).and_then(on_loopback))
-                .unwrap_or_else(|| loopback(7700)),
+            grpc_listen: grpc_listen.or_else(|| (!other_listeners).then(|| loopback(7700))),
             probe_listen: section.read("probe_listen", address).unwrap_or_else(|| loopback(7701)),
             drain_timeout: section.read("drain_timeout", drain).unwrap_or(seconds(10)),
             max_connections: as_count(connections.unwrap_or(4096)),
             max_connections_per_peer: as_count(per_peer.unwrap_or(1024)),
             reload_interval: section.read("reload_interval", interval).unwrap_or(seconds(1)),
         };
-        if server.grpc_listen == server.probe_listen && server.grpc_listen.port() != 0 {
+        if server.grpc_listen == Some(server.probe_listen) && server.probe_listen.port() != 0 {
             let text = "must not be the same address as grpc_listen";
             section.problem_with("probe_listen", text);
         }
@@ -166,7 +166,9 @@ fn on_loopback(address: SocketAddr) -> Result<SocketAddr, String> {
     if address.ip().is_loopback() {
         Ok(address)
     } else {
-        Err("must be a loopback address, such as \"127.0.0.1:7700\": callers can't be told apart yet".to_owned())
+        let text = "must be a loopback address, such as \"127.0.0.1:7700\", for whoever reaches it is let in; \
+                    [[listeners]] tell callers apart";
+        Err(text.to_owned())
     }
 }
 

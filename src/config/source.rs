@@ -1,7 +1,7 @@
 //! Where a configuration comes from: a file, read again as often as it changes, and the environment, read once.
 
-use super::files::LARGEST_FILE;
 use super::{Config, Environment, Files, Place, Problem, Problems};
+use crate::files::LARGEST_FILE;
 use crate::secret::MarkKey;
 use std::path::{Path, PathBuf};
 

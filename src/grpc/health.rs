@@ -32,7 +32,8 @@ const WORKSPACE: &str = "workspace/";
 /// The service. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct HealthService {
-    broker: Broker,
+    /// Where nobody is told of Workspaces, there is none.
+    broker: Option<Broker>,
     readiness: Readiness,
     /// Whether all Workspaces together are well.
     overall: watch::Receiver<Wellness>,
@@ -54,7 +55,7 @@ enum Subject {
 
 impl HealthService {
     pub(super) fn new(
-        broker: Broker,
+        broker: Option<Broker>,
         readiness: Readiness,
         overall: watch::Receiver<Wellness>,
         supervisor: Supervisor,
@@ -67,7 +68,9 @@ impl HealthService {
         let health = match subject {
             Subject::Process => Some(Wellness::Serving),
             Subject::Tokens => Some(*self.overall.borrow()),
-            Subject::Workspace(caller, name) => self.broker.authorise_then_health(caller, name),
+            Subject::Workspace(caller, name) => {
+                self.broker.as_ref().and_then(|broker| broker.authorise_then_health(caller, name))
+            }
             Subject::Unknown => None,
         };
         match health {
@@ -79,13 +82,13 @@ impl HealthService {
 }
 
 impl Subject {
-    fn of(request: &Request<HealthCheckRequest>) -> Result<Self, Error> {
+    fn of(request: &Request<HealthCheckRequest>, broker: Option<&Broker>) -> Result<Self, Error> {
         Ok(match request.get_ref().service.as_str() {
             "" | "grpc.health.v1.Health" => Self::Process,
             "tokenbroker.v1.TokenService" => Self::Tokens,
             name => match name.strip_prefix(WORKSPACE).map(WorkspaceName::parse) {
-                Some(Ok(workspace)) => Self::Workspace(caller(request)?, workspace),
-                Some(Err(_)) | None => Self::Unknown,
+                Some(Ok(workspace)) if broker.is_some() => Self::Workspace(caller(request)?, workspace),
+                Some(Ok(_) | Err(_)) | None => Self::Unknown,
             },
         })
     }
@@ -94,7 +97,7 @@ impl Subject {
 #[tonic::async_trait]
 impl Health for HealthService {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        match self.status(&Subject::of(&request)?) {
+        match self.status(&Subject::of(&request, self.broker.as_ref())?) {
             ServingStatus::ServiceUnknown => Err(Status::not_found("no such service")),
             status => Ok(Response::new(answer(status))),
         }
@@ -103,7 +106,7 @@ impl Health for HealthService {
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let follower = Follower::new(self.clone(), Subject::of(&request)?, going(&request)?)?;
+        let follower = Follower::new(self.clone(), Subject::of(&request, self.broker.as_ref())?, going(&request)?)?;
         let statuses = stream::unfold(follower, Follower::next);
         Ok(Response::new(statuses.map(|status| Ok(answer(status))).boxed()))
     }

@@ -22,7 +22,7 @@ const LONGEST_DNS_NAME: usize = 253;
 const LONGEST_LABEL: usize = 63;
 /// The longest name of an issuer in bytes.
 const LONGEST_ISSUER: usize = 64;
-/// The longest subject in bytes (OpenID Connect Core §2).
+/// The longest subject in bytes (`OpenID` Connect Core §2).
 const LONGEST_SUBJECT: usize = 255;
 
 /// Why a text names no caller. Holds nothing of the text.
@@ -96,7 +96,7 @@ impl SpiffeId {
             Some((domain, path)) => (TrustDomain::parse(domain)?, path),
             None => return Err(TrustDomain::parse(rest).err().unwrap_or(Invalid::NoPath)),
         };
-        if !path.split('/').all(|segment| is_path_segment(segment)) {
+        if !path.split('/').all(is_path_segment) {
             return Err(Invalid::Path);
         }
         Ok(Self { text: text.into(), trust_domain: domain })

@@ -3,6 +3,7 @@
 //! Promises: no count is ever above its cap; a place is given back when its [`Place`] is dropped; memory is bounded by
 //! the cap and [`MOST_REMEMBERED`], however many addresses come. Must not know what a connection does.
 
+use super::PeerAddress;
 use super::limits::Limits;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -32,7 +33,14 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Taken {
     open: usize,
-    peers: HashMap<IpAddr, Share>,
+    peers: HashMap<Party, Share>,
+}
+
+/// All that counts as one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Party {
+    Network(IpAddr),
+    User(u32),
 }
 
 /// What one peer has.
@@ -59,7 +67,7 @@ pub(super) enum Refusal {
 #[derive(Debug)]
 pub(super) struct Place {
     inner: Arc<Inner>,
-    peer: IpAddr,
+    peer: Party,
 }
 
 impl Refusal {
@@ -85,9 +93,12 @@ impl Admission {
     }
 
     /// Takes a place for a connection that came from this address.
-    pub(super) fn admit(&self, from: IpAddr, now: Instant) -> Result<Place, Refusal> {
+    pub(super) fn admit(&self, from: PeerAddress, now: Instant) -> Result<Place, Refusal> {
         let inner = &*self.0;
-        let peer = one_peer(from);
+        let peer = match from {
+            PeerAddress::Tcp(address) => Party::Network(one_peer(address.ip())),
+            PeerAddress::Unix { uid } => Party::User(uid),
+        };
         let mut taken = inner.taken();
         if taken.open >= inner.most {
             return Err(Refusal::Full);
@@ -148,6 +159,10 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn from(address: impl Into<IpAddr>) -> PeerAddress {
+        PeerAddress::Tcp((address.into(), 1).into())
+    }
+
     fn admission(most: usize, most_per_peer: usize) -> Admission {
         let limits = Limits { max_connections: most, max_connections_per_peer: most_per_peer, ..Limits::default() };
         Admission::new(&limits)
@@ -157,17 +172,17 @@ mod tests {
     async fn no_cap_is_passed_and_places_come_back() {
         let admission = admission(3, 2);
         let now = Instant::now();
-        let first = admission.admit(ip("192.0.2.1"), now).unwrap();
-        let second = admission.admit(ip("192.0.2.1"), now).unwrap();
-        assert_eq!(admission.admit(ip("192.0.2.1"), now).unwrap_err(), Refusal::PeerFull);
-        let third = admission.admit(ip("192.0.2.2"), now).unwrap();
-        assert_eq!(admission.admit(ip("192.0.2.3"), now).unwrap_err(), Refusal::Full);
+        let first = admission.admit(from(ip("192.0.2.1")), now).unwrap();
+        let second = admission.admit(from(ip("192.0.2.1")), now).unwrap();
+        assert_eq!(admission.admit(from(ip("192.0.2.1")), now).unwrap_err(), Refusal::PeerFull);
+        let third = admission.admit(from(ip("192.0.2.2")), now).unwrap();
+        assert_eq!(admission.admit(from(ip("192.0.2.3")), now).unwrap_err(), Refusal::Full);
         drop(third);
-        let third = admission.admit(ip("192.0.2.3"), now).unwrap();
+        let third = admission.admit(from(ip("192.0.2.3")), now).unwrap();
         drop(first);
         drop(third);
-        let again = admission.admit(ip("192.0.2.1"), now).unwrap();
-        assert_eq!(admission.admit(ip("192.0.2.1"), now).unwrap_err(), Refusal::PeerFull);
+        let again = admission.admit(from(ip("192.0.2.1")), now).unwrap();
+        assert_eq!(admission.admit(from(ip("192.0.2.1")), now).unwrap_err(), Refusal::PeerFull);
         drop((second, again));
         assert_eq!(admission.0.taken().open, 0);
     }
@@ -178,23 +193,27 @@ mod tests {
         let admission = Admission::new(&limits);
         let now = Instant::now();
         for _ in 0..4 {
-            drop(admission.admit(ip("192.0.2.1"), now).unwrap());
+            drop(admission.admit(from(ip("192.0.2.1")), now).unwrap());
         }
         for _ in 0..100 {
-            assert_eq!(admission.admit(ip("192.0.2.1"), now).unwrap_err(), Refusal::TooFast, "refusals cost nothing");
+            assert_eq!(
+                admission.admit(from(ip("192.0.2.1")), now).unwrap_err(),
+                Refusal::TooFast,
+                "refusals cost nothing"
+            );
         }
-        drop(admission.admit(ip("192.0.2.2"), now).unwrap());
+        drop(admission.admit(from(ip("192.0.2.2")), now).unwrap());
         let later = now + SECOND;
         for _ in 0..2 {
-            drop(admission.admit(ip("192.0.2.1"), later).unwrap());
+            drop(admission.admit(from(ip("192.0.2.1")), later).unwrap());
         }
-        assert_eq!(admission.admit(ip("192.0.2.1"), later).unwrap_err(), Refusal::TooFast);
+        assert_eq!(admission.admit(from(ip("192.0.2.1")), later).unwrap_err(), Refusal::TooFast);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_is_gone_and_in_no_hurry_is_forgotten() {
         let admission = admission(10, 10);
-        let place = admission.admit(ip("192.0.2.1"), Instant::now()).unwrap();
+        let place = admission.admit(from(ip("192.0.2.1")), Instant::now()).unwrap();
         tokio::time::advance(SECOND).await;
         drop(place);
         assert!(admission.0.taken().peers.is_empty());
@@ -204,13 +223,25 @@ mod tests {
     async fn a_flood_of_addresses_fills_a_bounded_table_and_forgets_nobody_who_is_there() {
         let admission = admission(10, 1);
         let now = Instant::now();
-        let stays = admission.admit(ip("192.0.2.1"), now).unwrap();
+        let stays = admission.admit(from(ip("192.0.2.1")), now).unwrap();
         for n in 0..100_000_u32 {
-            drop(admission.admit(IpAddr::from(n.to_be_bytes()), now).unwrap());
+            drop(admission.admit(from(n.to_be_bytes()), now).unwrap());
             assert!(admission.0.taken().peers.len() <= 10 + MOST_REMEMBERED);
         }
-        assert_eq!(admission.admit(ip("192.0.2.1"), now).unwrap_err(), Refusal::PeerFull);
+        assert_eq!(admission.admit(from(ip("192.0.2.1")), now).unwrap_err(), Refusal::PeerFull);
         drop(stays);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn users_of_a_unix_socket_are_peers_too() {
+        let admission = admission(10, 1);
+        let now = Instant::now();
+        let first = admission.admit(PeerAddress::Unix { uid: 1 }, now).unwrap();
+        assert_eq!(admission.admit(PeerAddress::Unix { uid: 1 }, now).unwrap_err(), Refusal::PeerFull);
+        let other = admission.admit(PeerAddress::Unix { uid: 2 }, now).unwrap();
+        drop(first);
+        let again = admission.admit(PeerAddress::Unix { uid: 1 }, now).unwrap();
+        drop((other, again));
     }
 
     #[test]

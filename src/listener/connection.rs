@@ -2,8 +2,10 @@
 
 use super::guard::Guarded;
 use super::limits::{Http2Limits, Limits};
+use super::preface::{self, Spoken};
 use super::{Peer, Protocol};
 use crate::supervisor::Supervisor;
+use crate::tls;
 use axum::Router;
 use axum::response::Response;
 use axum::routing::future::RouteFuture;
@@ -21,13 +23,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
-
-/// The client's preface of HTTP/2 (RFC 9113 §3.4) in bytes.
-const HTTP2_PREFACE: usize = 24;
 
 /// A connection that is about to be served.
 pub(super) struct Connection {
@@ -57,8 +56,52 @@ where
 }
 
 impl Connection {
+    /// Serves behind TLS: only a peer whose handshake succeeds in time gets any further.
+    pub(super) async fn secure<I>(mut self, io: I, tls: &tls::Server)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let handshake = timeout(self.limits.handshake, tls.accept(io));
+        let done = tokio::select! {
+            done = handshake => done,
+            () = self.supervisor.draining() => return,
+        };
+        match done {
+            Ok(Ok((io, identity))) => {
+                self.peer.identity = identity;
+                self.serve(io).await;
+            }
+            Ok(Err(error)) => tracing::debug!(peer = %self.peer.addr, %error, "the handshake failed"),
+            Err(_elapsed) => tracing::debug!(peer = %self.peer.addr, "cut: the handshake did not end in time"),
+        }
+    }
+
     /// Serves until the peer goes, or was asked to go and did, or is cut.
     pub(super) async fn serve<I>(self, io: I)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let within = self.limits.first_bytes;
+        match self.protocol {
+            Protocol::Http2 => self.speak(Spoken::Http2, Some((preface::HTTP2.len(), within)), io).await,
+            Protocol::Either => {
+                let read = tokio::select! {
+                    read = timeout(within, preface::read(io)) => read,
+                    () = self.supervisor.draining() => return,
+                };
+                match read {
+                    Ok(Ok((spoken, io))) => self.speak(spoken, None, io).await,
+                    Ok(Err(error)) => tracing::debug!(peer = %self.peer.addr, %error, "the connection failed"),
+                    Err(_elapsed) => {
+                        tracing::debug!(peer = %self.peer.addr, "cut: the first bytes did not come in time");
+                    }
+                }
+            }
+        }
+    }
+
+    /// `first`: how many bytes have to come first, and within which time.
+    async fn speak<I>(self, spoken: Spoken, first: Option<(usize, Duration)>, io: I)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -67,19 +110,14 @@ impl Connection {
         let limits = &self.limits;
         let going = CancellationToken::new();
         let requests = Requests { routes: self.routes.clone(), peer: self.peer.clone(), going: Going(going.clone()) };
-        let first_bytes = match self.protocol {
-            Protocol::Http2 => HTTP2_PREFACE,
-            Protocol::Http1 => 1,
-        };
-        let io = Guarded::new(io, first_bytes, limits.first_bytes, limits.write_stall);
-        let io = TokioIo::new(io);
-        match self.protocol {
-            Protocol::Http2 => {
+        let io = TokioIo::new(Guarded::new(io, first, limits.write_stall));
+        match spoken {
+            Spoken::Http2 => {
                 let streams = Streams { owner: scoped, calls: Calls::default() };
                 let connection = http2(&limits.http2, streams.clone()).serve_connection(io, requests);
                 self.live(connection, going, quiet(&streams.calls, limits.idle_grace)).await;
             }
-            Protocol::Http1 => {
+            Spoken::Http1 => {
                 let connection = http1(limits).serve_connection(io, requests);
                 // hyper ends an idle one itself, and only it knows whether a body is still on its way.
                 self.live(connection, going, pending()).await;

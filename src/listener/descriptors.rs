@@ -7,7 +7,7 @@ const RESERVED: usize = 128;
 
 /// Cuts the connection caps of listeners so that all of them together leave enough file descriptors to the rest of the
 /// process. Who asks for little gets it; the others share what is left alike.
-pub fn fit<const N: usize>(listeners: [Limits; N]) -> [Limits; N] {
+pub fn fit(listeners: Vec<Limits>) -> Vec<Limits> {
     let limits = std::fs::read_to_string("/proc/self/limits");
     let Some(files) = limits.ok().as_deref().and_then(open_files) else {
         return listeners;
@@ -20,7 +20,8 @@ pub fn fit<const N: usize>(listeners: [Limits; N]) -> [Limits; N] {
         let text = "the limit on open files does not carry the configured number of connections";
         tracing::warn!(open_files = files, configured, carried, "{text}");
     }
-    listeners.map(|limits| Limits { max_connections: limits.max_connections.min(most), ..limits })
+    let fitted = |limits: Limits| Limits { max_connections: limits.max_connections.min(most), ..limits };
+    listeners.into_iter().map(fitted).collect()
 }
 
 /// Under a limit that is very low, half of it: the rest of the process is small then.

@@ -25,10 +25,11 @@ struct FirstBytes {
 }
 
 impl<T> Guarded<T> {
-    /// Reads fail unless `first_bytes` bytes come `within` this time; writes fail once stalled for `write_stall`.
-    pub(super) fn new(io: T, first_bytes: usize, within: Duration, write_stall: Duration) -> Self {
-        let first = FirstBytes { missing: first_bytes, deadline: Box::pin(sleep(within)) };
-        Self { io, first: Some(first), write_stall, stalled: None }
+    /// Reads fail unless so many bytes come first within this time, if that is asked for; writes fail once stalled for
+    /// `write_stall`.
+    pub(super) fn new(io: T, first: Option<(usize, Duration)>, write_stall: Duration) -> Self {
+        let first = first.map(|(missing, within)| FirstBytes { missing, deadline: Box::pin(sleep(within)) });
+        Self { io, first, write_stall, stalled: None }
     }
 
     /// Passes the outcome of a write on, unless it has been pending for too long.
@@ -112,7 +113,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bytes_that_dribble_do_not_move_the_deadline() {
         let (mut peer, io) = duplex(64);
-        let mut guarded = Guarded::new(io, 24, 3 * SECOND, SECOND);
+        let mut guarded = Guarded::new(io, Some((24, 3 * SECOND)), SECOND);
         let begun = Instant::now();
         let dribble = async {
             loop {
@@ -135,7 +136,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_may_be_silent_once_it_has_spoken() {
         let (mut peer, io) = duplex(64);
-        let mut guarded = Guarded::new(io, 24, SECOND, SECOND);
+        let mut guarded = Guarded::new(io, Some((24, SECOND)), SECOND);
         peer.write_all(&[b'P'; 24]).await.unwrap();
         guarded.read_exact(&mut [0; 24]).await.unwrap();
         sleep(100 * SECOND).await;
@@ -146,7 +147,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_slowly_is_kept_and_one_that_stops_is_cut() {
         let (mut peer, io) = duplex(64);
-        let mut guarded = Guarded::new(io, 24, SECOND, 2 * SECOND);
+        let mut guarded = Guarded::new(io, Some((24, SECOND)), 2 * SECOND);
         let slow = async {
             for _ in 0..4 {
                 sleep(SECOND).await;

@@ -16,7 +16,9 @@ pub struct Limits {
     pub peer_connection_rate: u32,
     /// Connections that one peer may open at once, ahead of its rate. Default 2,048.
     pub peer_connection_burst: u32,
-    /// From the accept to the first bytes (HTTP/2: the whole 24-byte preface). Default 5 s. Keep-alive does not see a
+    /// From the accept to the end of the TLS handshake. Default 5 s.
+    pub handshake: Duration,
+    /// From the accept, or the end of the handshake, to the first bytes (HTTP/2: the whole 24-byte preface). Default 5 s. Keep-alive does not see a
     /// peer that never sends them.
     pub first_bytes: Duration,
     /// How long a peer may leave what was sent to it unread before it is cut. Default 20 s.
@@ -77,6 +79,7 @@ impl Default for Limits {
             max_connections_per_peer: 1024,
             peer_connection_rate: 500,
             peer_connection_burst: 2048,
+            handshake: Duration::from_secs(5),
             first_bytes: Duration::from_secs(5),
             write_stall: Duration::from_secs(20),
             max_age: Duration::from_secs(30 * 60),

@@ -1,4 +1,5 @@
-//! What a listener counts: connections that it does not take. Handles are made once; every label is one of a few.
+//! What a listener counts: connections that it does not take. Handles are made once; every label is one of a few: the names of
+//! listeners are the configuration's, which a restart alone changes.
 
 use super::admission::Refusal;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,7 +14,7 @@ pub struct Metrics(Family<Labels, Counter>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    listener: &'static str,
+    listener: String,
     reason: &'static str,
 }
 
@@ -37,8 +38,8 @@ impl Metrics {
     }
 
     /// The counters of the listener of this name.
-    pub fn of(&self, listener: &'static str) -> Refused {
-        let reason = |reason| self.0.get_or_create_owned(&Labels { listener, reason });
+    pub fn of(&self, listener: &str) -> Refused {
+        let reason = |reason| self.0.get_or_create_owned(&Labels { listener: listener.to_owned(), reason });
         Refused {
             full: reason("max_connections"),
             peer_full: reason("max_connections_per_peer"),

@@ -144,9 +144,9 @@ credential = { application_token = { file = "broken.json", key = "a" } }
 /// In the order of the sections.
 const PROBLEMS: &str = r#"
 TOKEN_BROKER__LOG__LEVLE: unknown variable; did you mean TOKEN_BROKER__LOG__LEVEL?
-listen (line 2): unknown key; expected one of server, log, engine, health, upstreams, workspaces
+listen (line 2): unknown key; expected one of server, listeners, log, engine, health, upstreams, workspaces
 server.drain_timeuot (line 7): unknown key; did you mean drain_timeout?
-server.grpc_listen (line 5): must be a loopback address, such as "127.0.0.1:7700": callers can't be told apart yet
+server.grpc_listen (line 5): must be a loopback address, such as "127.0.0.1:7700", for whoever reaches it is let in; [[listeners]] tell callers apart
 server.probe_listen (line 6): expected an IP address and a port, such as "127.0.0.1:7700"
 log.format (line 10): expected "human" or "json"
 log.level (line 11): expected a level (off, error, warn, info, debug, trace) or filter directives such as "info,token_broker=debug"
@@ -236,7 +236,9 @@ fn an_empty_file_is_all_defaults() {
     insta::assert_debug_snapshot!((&config.server, &config.log, &config.engine, &config.warnings), @r##"
     (
         Server {
-            grpc_listen: 127.0.0.1:7700,
+            grpc_listen: Some(
+                127.0.0.1:7700,
+            ),
             probe_listen: 127.0.0.1:7701,
             drain_timeout: 10s,
             max_connections: 4096,
@@ -324,7 +326,7 @@ fn the_environment_wins_over_the_file() {
         ],
     )
     .unwrap();
-    assert_eq!(config.server.grpc_listen.port(), 2);
+    assert_eq!(config.server.grpc_listen.unwrap().port(), 2);
     assert_eq!(config.engine.max_workspaces, 7);
     assert_eq!(config.log.level.as_str(), "debug");
 }

@@ -99,7 +99,7 @@ impl App {
             },
             grpc::Means::Loopback,
         );
-        let peer = Peer { addr: SocketAddr::from((peer, 1)), identity: None };
+        let peer = Peer { addr: SocketAddr::from((peer, 1)).into(), identity: None };
         let channel = connect(&routes, peer.clone(), &supervisor, (USUAL_WINDOW, USUAL_AGE)).await;
         Self { channel, routes, peer, engine, provider, clock, readiness, supervisor, metrics }
     }

@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::routing::{MethodRouter, post};
 use bytes::Bytes;
 use futures_util::stream;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use token_broker::broker::Broker;
@@ -21,7 +21,7 @@ use token_broker::clock::Clock;
 use token_broker::engine::{self, Engine};
 use token_broker::grpc::{Parts, Reflection};
 use token_broker::health::Rule;
-use token_broker::listener::{self, Limits, Listener, Protocol};
+use token_broker::listener::{self, Address, Limits, Listener, Protocol};
 use token_broker::policy::Policy;
 use token_broker::readiness::Readiness;
 use token_broker::supervisor::Supervisor;
@@ -38,6 +38,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A limit that a test lets pass.
 const SHORT: Duration = Duration::from_millis(200);
 
+/// Any port of loopback.
+pub(crate) const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 struct Served {
     address: SocketAddr,
     supervisor: Supervisor,
@@ -45,11 +48,10 @@ struct Served {
 }
 
 async fn serve(protocol: Protocol, limits: Limits, routes: Router) -> Served {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let metrics = Metrics::new(&Clock::system());
     let refused = metrics.register(listener::Metrics::register).of("grpc");
-    let listener = Listener::bind(any, protocol, limits).await.unwrap().counting(refused);
-    let address = listener.local_addr();
+    let listener = Listener::bind(Address::Tcp(ANY), protocol, limits).await.unwrap().counting("grpc", refused);
+    let address = listener.local_addr().unwrap();
     let supervisor = Supervisor::new();
     supervisor.spawn_critical("listener", listener.run(routes, supervisor.clone(), 1));
     Served { address, supervisor, metrics }

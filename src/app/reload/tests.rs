@@ -1,7 +1,9 @@
 use super::super::roster;
 use super::*;
+use crate::bearer::{self, Issuers};
 use crate::config::Environment;
 use crate::engine::{Engine, Metrics};
+use crate::revision::Revisions;
 use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -25,7 +27,9 @@ impl Followed {
         let (clock, history) = (Clock::system(), History::default());
         let counted = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let engine = Engine::new(clock.clone(), Supervisor::new(), roster::settings(&config), counted);
-        let mut roster = Roster::new(engine, &config);
+        let told = bearer::Metrics::register(&mut prometheus_client::registry::Registry::default());
+        let issuers = Issuers::new(clock.clone(), Revisions::default(), Supervisor::new(), told);
+        let mut roster = Roster::new(engine, issuers, &config);
         roster.install(roster.prepare(config).unwrap());
         history.accepted(clock.now().wall, Vec::new());
         let (filter, pending, rest) = (Filter::of_nobody(), None, Duration::ZERO);

@@ -32,7 +32,10 @@ impl Follower {
     /// Refused when too much is watched already.
     pub(super) fn new(service: HealthService, subject: Subject, going: Going) -> Result<Self, Error> {
         let workspace = match &subject {
-            Subject::Workspace(caller, name) => service.broker.authorise_then_watch_health(caller, name)?,
+            Subject::Workspace(caller, name) => match &service.broker {
+                Some(broker) => broker.authorise_then_watch_health(caller, name)?,
+                None => None,
+            },
             Subject::Process | Subject::Tokens | Subject::Unknown => None,
         };
         Ok(Self { service, subject, workspace, going, told: None })

@@ -232,7 +232,7 @@ async fn a_listener_takes_its_own_issuers_only() {
     let token = signer.token(&claims());
     let others = stand.issuers.accepting(Some(vec!["other".to_owned()]));
     let mine = stand.issuers.accepting(Some(vec!["idp".to_owned()]));
-    assert!(is_invalid(&others.authenticate(&token).await));
-    assert!(mine.authenticate(&token).await.is_ok());
-    assert!(is_invalid(&others.authenticate(&token).await), "that another listener remembers it is nothing to it");
+    assert!(is_invalid(&others.judge(&token).await));
+    assert!(mine.judge(&token).await.is_ok());
+    assert!(is_invalid(&others.judge(&token).await), "that another listener remembers it is nothing to it");
 }

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use token_broker::bearer::{Algorithm, Authenticate, Issuers, Metrics, Place, Refusal, Rule, Settings};
+use token_broker::bearer::{Accepting, Algorithm, Issuers, Metrics, Place, Refusal, Rule, Settings};
 use token_broker::clock::Clock;
 use token_broker::http::Options;
 use token_broker::identity::Authenticated;
@@ -50,7 +50,7 @@ pub(super) struct Server {
 
 pub(super) struct Stand {
     pub(super) issuers: Issuers,
-    pub(super) bearer: Arc<dyn Authenticate>,
+    pub(super) bearer: Accepting,
     pub(super) metrics: telemetry::metrics::Metrics,
     pub(super) clock: Clock,
     pub(super) moved: watch::Receiver<u64>,
@@ -147,7 +147,11 @@ impl Stand {
     }
 
     pub(super) fn install(&self, settings: Vec<Settings>) {
-        self.issuers.install(settings.into_iter().map(|one| one.prepare().unwrap()).collect(), &[]);
+        let prepared = settings.into_iter().map(|one| {
+            let client = one.check().unwrap();
+            one.prepared(client)
+        });
+        self.issuers.install(prepared.collect(), &[]);
     }
 
     /// Until a token without any claim to a key would be told that it is wrong.
@@ -160,7 +164,7 @@ impl Stand {
     }
 
     pub(super) async fn ask(&self, token: &str) -> Result<Authenticated, Refusal> {
-        self.bearer.authenticate(token).await
+        self.bearer.judge(token).await
     }
 
     pub(super) async fn caller(&self, token: &str) -> Result<String, Refusal> {

@@ -4,7 +4,7 @@ use super::{ANY_PORT, Files, SECRET, Serving, Upstream, WORKSPACE, finish, run, 
 use serde_json::Value;
 use std::net::TcpListener;
 use std::time::Duration;
-use token_broker::listener::{Limits, Listener, Protocol};
+use token_broker::listener::{Address, Limits, Listener, Protocol};
 use token_broker::sandbox::{Fault, Scope};
 use token_broker::secret::AccessToken;
 use token_broker::supervisor::Supervisor;
@@ -133,8 +133,8 @@ async fn healthcheck_of_a_broker_that_is_not_ready_is_1() {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     let routes = tonic::service::Routes::new(health).into_axum_router();
-    let listener = Listener::bind(ANY_PORT, Protocol::Http2, Limits::default()).await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr());
+    let listener = Listener::bind(Address::Tcp(ANY_PORT), Protocol::Http2, Limits::default()).await.unwrap();
+    let endpoint = format!("http://{}", listener.address());
     let mut serving = JoinSet::new();
     serving.spawn(listener.run(routes, Supervisor::new(), 1));
     let done = run(&["healthcheck", "--endpoint", &endpoint]).await;

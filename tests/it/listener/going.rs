@@ -85,7 +85,7 @@ async fn a_call_that_comes_meanwhile_has_a_grace_of_its_own_after_it() {
     const SECOND: Duration = Duration::from_secs(1);
     let limits = Limits { max_age: SECOND, idle_grace: 2 * SECOND, ..Limits::default() };
     let (mut client, server) = duplex(64 * 1024);
-    let peer = Peer { addr: SocketAddr::from(([127, 0, 0, 1], 1)), identity: None };
+    let peer = Peer { addr: SocketAddr::from(([127, 0, 0, 1], 1)).into(), identity: None };
     let routes = Router::new().route("/quick", post(|| async { "done" }));
     let mut serving = JoinSet::new();
     serving.spawn(serve_io(server, peer, limits, routes, Supervisor::new()));
@@ -113,7 +113,7 @@ async fn a_body_under_way_is_not_taken_for_idle() {
         Body::from_stream(begin.chain(rest))
     };
     let limits = Limits { idle_grace: Duration::ZERO, ..Limits::default() };
-    let served = serve(Protocol::Http1, limits, Router::new().route("/slow", get(slow))).await;
+    let served = serve(Protocol::Either, limits, Router::new().route("/slow", get(slow))).await;
     let mut raw = Raw::connect(served.address).await;
     raw.0.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
@@ -150,10 +150,10 @@ async fn ages_are_spread() {
 }
 
 /// Notes which connections its calls came on.
-fn seen(ports: &Arc<Mutex<HashSet<u16>>>) -> Router {
+fn seen(ports: &Arc<Mutex<HashSet<String>>>) -> Router {
     let ports = Arc::clone(ports);
     let note = move |Extension(peer): Extension<Peer>| async move {
-        ports.lock().unwrap().insert(peer.addr.port());
+        ports.lock().unwrap().insert(peer.addr.to_string());
         // Longer than an age, so that calls are under way when a connection is asked to go.
         tokio::time::sleep(Duration::from_millis(150)).await;
     };
@@ -202,7 +202,7 @@ async fn a_call_learns_that_its_connection_is_to_go() {
         "asked"
     };
     let limits = Limits { max_age: SHORT, ..Limits::default() };
-    let served = serve(Protocol::Http1, limits, Router::new().route("/wait", get(wait))).await;
+    let served = serve(Protocol::Either, limits, Router::new().route("/wait", get(wait))).await;
     let mut raw = Raw::connect(served.address).await;
     raw.0.write_all(b"GET /wait HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -212,12 +212,12 @@ async fn a_call_learns_that_its_connection_is_to_go() {
 
 #[tokio::test]
 async fn the_drain_ends_an_idle_connection() {
-    for protocol in [Protocol::Http2, Protocol::Http1] {
+    for protocol in [Protocol::Http2, Protocol::Either] {
         let limits = Limits { grace: SHORT, ..Limits::default() };
         let served = serve(protocol, limits, Router::new()).await;
         let mut raw = match protocol {
             Protocol::Http2 => Raw::greeted(served.address).await,
-            Protocol::Http1 => Raw::connect(served.address).await,
+            Protocol::Either => Raw::connect(served.address).await,
         };
         if protocol == Protocol::Http2 {
             raw.expect(SETTINGS).await;
@@ -259,7 +259,7 @@ async fn the_drain_lets_a_call_finish() {
         released.await.unwrap();
         "done"
     });
-    let served = serve(Protocol::Http1, Limits::default(), Router::new().route("/slow", slow)).await;
+    let served = serve(Protocol::Either, Limits::default(), Router::new().route("/slow", slow)).await;
     let mut raw = Raw::connect(served.address).await;
     raw.0.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     entries.recv().await.unwrap();
@@ -279,7 +279,7 @@ async fn the_drain_lets_a_call_finish() {
 async fn a_request_knows_its_peer() {
     let tell = |Extension(peer): Extension<Peer>| async move { peer.addr.to_string() };
     let routes = Router::new().route("/peer", get(tell));
-    let served = serve(Protocol::Http1, Limits::default(), routes).await;
+    let served = serve(Protocol::Either, Limits::default(), routes).await;
     let mut raw = Raw::connect(served.address).await;
     let request = b"GET /peer HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     raw.0.write_all(request).await.unwrap();

@@ -1,7 +1,7 @@
 //! No phase of a connection lasts: for each, a peer that stays in it, and what ends that peer.
 
 use super::raw::{CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PING, Raw, SETTINGS, WINDOW_UPDATE, call_to};
-use super::{PATIENCE, SHORT, Served, assert_took, pouring, serve};
+use super::{ANY, PATIENCE, SHORT, Served, assert_took, pouring, serve};
 use axum::Router;
 use std::time::Duration;
 use token_broker::listener::{Http2Limits, Limits, Protocol};
@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 #[tokio::test]
 async fn a_silent_peer_is_cut_at_the_preface_deadline() {
     let limits = Limits { first_bytes: SHORT, ..Limits::default() };
-    for protocol in [Protocol::Http2, Protocol::Http1] {
+    for protocol in [Protocol::Http2, Protocol::Either] {
         let served = serve(protocol, limits.clone(), Router::new()).await;
         let begun = Instant::now();
         let mut raw = Raw::connect(served.address).await;
@@ -121,7 +121,7 @@ async fn a_peer_that_closes_its_half_is_let_go() {
 #[tokio::test]
 async fn http1_header_limits_hold() {
     let limits = Limits { header_read: SHORT, ..Limits::default() };
-    let served = serve(Protocol::Http1, limits, Router::new()).await;
+    let served = serve(Protocol::Either, limits, Router::new()).await;
     let many = "a: b\r\n".repeat(65);
     let long = format!("a: {}\r\n", "b".repeat(9000));
     for headers in [many, long] {
@@ -153,7 +153,7 @@ async fn little_of_an_answer_waits_to_be_written() {
     let routes = Router::new().route("/pour", route);
     let (client, server) = tokio::io::duplex(1024);
     let supervisor = token_broker::supervisor::Supervisor::new();
-    let peer = token_broker::listener::Peer { addr: ([127, 0, 0, 1], 1).into(), identity: None };
+    let peer = token_broker::listener::Peer { addr: ANY.into(), identity: None };
     let serving = token_broker::listener::serve_io(server, peer, Limits::default(), routes, supervisor.clone());
     supervisor.spawn("connection", serving);
     let most = u32::MAX / 2;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use token_broker::admin;
 use token_broker::clock::Clock;
 use token_broker::config::History;
-use token_broker::listener::{Limits, Listener, Protocol};
+use token_broker::listener::{Address, Limits, Listener, Protocol};
 use token_broker::readiness::Readiness;
 use token_broker::supervisor::Supervisor;
 use token_broker::telemetry::metrics::{CONTENT_TYPE, Metrics};
@@ -24,9 +24,9 @@ async fn probes() -> Probes {
     let readiness = Readiness::new();
     let routes = admin::router(readiness.clone(), Metrics::new(&Clock::system()), History::default());
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = Listener::bind(any, Protocol::Http1, Limits::default()).await;
+    let listener = Listener::bind(Address::Tcp(any), Protocol::Either, Limits::default()).await;
     let listener = listener.unwrap();
-    let root = format!("http://{}", listener.local_addr());
+    let root = format!("http://{}", listener.address());
     let supervisor = Supervisor::new();
     supervisor.spawn_critical("probes", listener.run(routes, supervisor.clone(), 1));
     Probes { readiness, root, _supervisor: supervisor }

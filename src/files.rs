@@ -1,4 +1,4 @@
-//! The files that a configuration was read from, and whether they are still what was read.
+//! Files that something was read from, and whether they are still what was read: the configuration's, and those of TLS.
 //!
 //! A file is looked at through its symbolic links, so that Kubernetes' swap of `..data` is seen. What the system says
 //! of a file (device, inode, size, times) decides whether its content has to be read again; that alone is not trusted
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 /// in seconds.
 const GRAIN: Duration = Duration::from_secs(2);
 /// The largest file of any kind, in bytes: several times what 100,000 Workspaces take.
-pub(super) const LARGEST_FILE: usize = 128 * 1024 * 1024;
+pub(crate) const LARGEST_FILE: usize = 128 * 1024 * 1024;
 
 /// Room for a file whose size is not known ahead, in bytes: more than any one secret takes.
 const LARGEST_UNTOLD: usize = 64 * 1024;
@@ -61,7 +61,7 @@ impl Files {
     }
 
     /// A regular file of at most `limit` bytes, as text.
-    pub(super) fn read(&mut self, path: &Path, limit: usize) -> Result<(Zeroizing<String>, Metadata), String> {
+    pub(crate) fn read(&mut self, path: &Path, limit: usize) -> Result<(Zeroizing<String>, Metadata), String> {
         let outcome = read(path, limit);
         let stamp = outcome.as_ref().map_or_else(|_| Stamp::at(path), |read| Some(Stamp::of(&read.metadata)));
         let mark = outcome.as_ref().ok().map(|read| self.key.mark_bytes(&read.content));
