@@ -250,7 +250,7 @@ impl Bearer for Accepting {
         if let Some(authenticated) = self.remembered(token) {
             return Box::pin(std::future::ready(Ok(authenticated)));
         }
-        Box::pin(async { self.judge(token).await.map_err(|refusal| refusal.told()) })
+        Box::pin(async { self.verified(token).await.map_err(Refusal::told) })
     }
 }
 
@@ -270,6 +270,13 @@ impl Accepting {
 
     /// Whose token this is. May wait for an issuer's keys, for about ten seconds at most.
     pub async fn judge(&self, token: &str) -> Result<Authenticated, Refusal> {
+        match self.remembered(token) {
+            Some(authenticated) => Ok(authenticated),
+            None => self.verified(token).await,
+        }
+    }
+
+    async fn verified(&self, token: &str) -> Result<Authenticated, Refusal> {
         let verified = self.verify(token).await;
         self.shared.metrics.told(match verified {
             Ok(_) => Outcome::Verified,

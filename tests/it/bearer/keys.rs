@@ -132,7 +132,7 @@ fn discovered(server: &Server) -> Settings {
 #[tokio::test]
 async fn discovery_leads_to_the_keys_with_a_query_too() {
     let (server, signer) = (Server::start().await, Signer::rsa("k"));
-    let document = json!({ "issuer": ISSUER, "jwks_uri": server.url("/jwks?tenant=a"), "more": [1] });
+    let document = json!({ "issuer": ISSUER, "jwks_uri": server.url("/jwks?tenant=a").as_str(), "more": [1] });
     server.script.set("/.well-known/openid-configuration", Reply::ok(document.to_string()));
     server.script.set("/jwks?tenant=a", Reply::keys(&[&signer]));
     let mut stand = Stand::new(vec![discovered(&server)]);
@@ -145,7 +145,7 @@ async fn discovery_leads_to_the_keys_with_a_query_too() {
 async fn a_document_that_leads_astray_is_not_followed() {
     let signer = Signer::p256("k");
     let server = Server::start().await;
-    let keys = server.url("/jwks");
+    let keys = server.url("/jwks").to_string();
     let table = [
         json!({ "issuer": "https://evil.example", "jwks_uri": keys }),
         json!({ "issuer": format!("{ISSUER}/"), "jwks_uri": keys }),
