@@ -217,8 +217,12 @@ impl Issuers {
             });
         }
         known.store(Arc::new(next));
-        ending.into_iter().for_each(|(_, known)| known.issuer.close());
-        gone.iter().for_each(|name| metrics.forget(name));
+        for (_, known) in ending {
+            known.issuer.close();
+        }
+        for name in gone {
+            metrics.forget(name);
+        }
         memory.sweep(clock.now().wall);
         revisions.moved();
         for keeper in keepers {

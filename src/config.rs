@@ -185,9 +185,9 @@ fn read_issuers(root: &mut Section<'_, '_>, listeners: &[Listener], files: &mut 
         issuers.extend(Issuer::read(&mut section, files));
     }
     for listener in listeners {
-        let Callers::Bearer { issuers: named } = &listener.callers else { continue };
+        let Callers::Bearer { issuers: taken } = &listener.callers else { continue };
         let key = format!("listeners.{}.issuers", listener.name);
-        if named.iter().any(|name| !written.contains(&name.as_str())) {
+        if taken.iter().any(|name| !written.contains(&name.as_str())) {
             root.reading.problem(key, listener.place.clone(), "names an issuer that is not among [[issuers]]");
         } else if written.is_empty() {
             root.reading.warn(key, "there is none, so no token is taken there");

@@ -137,7 +137,7 @@ impl Remote {
         if answer.head.status == 200 { Ok(answer.body) } else { Err(Failure::Status(answer.head.status)) }
     }
 
-    /// Where a discovery document (OpenID Connect Discovery 1.0 §3) says that the keys are.
+    /// Where a discovery document (`OpenID` Connect Discovery 1.0 §3) says that the keys are.
     fn named(&self, document: &[u8], issuer: &str) -> Result<Url, Failure> {
         let document = jwt::unique_object(document).or(Err(Failure::Document))?;
         let text = |name| document.get(name).and_then(Value::as_str).ok_or(Failure::Document);

@@ -193,7 +193,9 @@ impl KeySet {
 
     /// No key of it counts any longer.
     pub fn distrust(&self) {
-        self.0.iter().for_each(|key| key.distrust());
+        for key in &self.0 {
+            key.distrust();
+        }
     }
 
     /// The one key that a token with this header is verified with. A token without a `kid` needs no key but one that
@@ -229,15 +231,15 @@ impl Key {
             None => None,
             Some(name) => Some(Algorithm::parse(name.as_str()?)?),
         };
-        let (kind, public, thumbprint) = match (text("kty")?, text("crv")) {
+        let (family, public, thumbprint) = match (text("kty")?, text("crv")) {
             ("RSA", _) => rsa(text("n")?, text("e")?)?,
             ("EC", Some("P-256")) => ec((Kind::P256, "P-256", 32), text("x")?, text("y")?)?,
             ("EC", Some("P-384")) => ec((Kind::P384, "P-384", 48), text("x")?, text("y")?)?,
             ("OKP", Some("Ed25519")) => ed25519(text("x")?)?,
             _ => return None,
         };
-        let fits = only.is_none_or(|algorithm| algorithm.kind() == kind);
-        fits.then_some(Self { kid, only, kind, public, thumbprint, trusted: AtomicBool::new(true) })
+        let fits = only.is_none_or(|algorithm| algorithm.kind() == family);
+        fits.then_some(Self { kid, only, kind: family, public, thumbprint, trusted: AtomicBool::new(true) })
     }
 
     fn is(&self, other: &Self) -> bool {

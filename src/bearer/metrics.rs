@@ -48,17 +48,17 @@ pub(super) enum Outcome {
 impl Metrics {
     /// Makes the handles and adds them to the registry.
     pub fn register(registry: &mut Registry) -> Self {
-        let (fetches, fetched, keys) = (Family::default(), Family::default(), Family::default());
+        let (fetches, last_success, keys) = (Family::default(), Family::default(), Family::default());
         let verifications = Family::<Verification, Counter>::default();
         registry.register("issuer_key_fetches", "Fetches of an issuer's keys, by outcome", fetches.clone());
         let help = "When an issuer's keys were last fetched with success, in seconds since 1970";
-        registry.register("issuer_keys_fetched_timestamp_seconds", help, fetched.clone());
+        registry.register("issuer_keys_fetched_timestamp_seconds", help, last_success.clone());
         registry.register("issuer_keys", "Keys of an issuer that tokens are verified with", keys.clone());
         registry.register("bearer_tokens", "Tokens that callers showed, by outcome", verifications.clone());
         let of = |outcome| verifications.get_or_create_owned(&Verification { outcome });
         Self {
             fetches,
-            fetched,
+            fetched: last_success,
             keys,
             remembered: of("remembered"),
             verified: of("verified"),

@@ -30,7 +30,7 @@ pub(super) const KEYS: &[&str] = &[
     "keys_outlive",
 ];
 
-/// Where OpenID Connect Discovery 1.0 §4 puts an issuer's document, behind its URL.
+/// Where `OpenID` Connect Discovery 1.0 §4 puts an issuer's document, behind its URL.
 const DOCUMENT: &str = ".well-known/openid-configuration";
 const LONGEST_TEXT: usize = 1024;
 const MOST_AUDIENCES: usize = 64;
@@ -90,7 +90,7 @@ const AUDIENCES: &str = "an array of texts, one of which must be in `aud` of a t
 
 fn name(text: &str) -> Result<String, String> {
     // As it will stand in the names of callers.
-    Caller::bearer(text, "x").map(|_| text.to_owned()).or(Err(format!("expected {NAME}")))
+    Caller::bearer(text, "x").map(|_| text.to_owned()).map_err(|invalid| format!("{invalid}; expected {NAME}"))
 }
 
 fn plain(text: &str, expected: &str) -> Result<String, String> {

@@ -7,25 +7,31 @@ use std::collections::VecDeque;
 
 /// Gives the next of these each time, and the last one for ever; `None` is a failure.
 #[derive(Debug, Clone)]
-struct Script(Arc<Mutex<(VecDeque<Option<&'static str>>, Vec<Instant>)>>);
+struct Script(Arc<Mutex<Steps>>);
+
+#[derive(Debug)]
+struct Steps {
+    next: VecDeque<Option<&'static str>>,
+    looks: Vec<Instant>,
+}
 
 impl Script {
     fn new(steps: &[Option<&'static str>]) -> Self {
-        Self(Arc::new(Mutex::new((steps.iter().copied().collect(), Vec::new()))))
+        Self(Arc::new(Mutex::new(Steps { next: steps.iter().copied().collect(), looks: Vec::new() })))
     }
 
     fn looks(&self) -> Vec<Instant> {
-        self.0.lock().unwrap().1.clone()
+        self.0.lock().unwrap().looks.clone()
     }
 }
 
 impl Source for Script {
     fn fetch(&self) -> BoxFuture<'_, Result<KeySet, Failure>> {
         let mut script = self.0.lock().unwrap();
-        script.1.push(Instant::now());
-        let last = script.0.len() == 1;
-        let step = if last { script.0.front().copied() } else { script.0.pop_front() };
-        let keys = step.flatten().map(|kid| keys(kid)).ok_or(Failure::Status(503));
+        script.looks.push(Instant::now());
+        let last = script.next.len() == 1;
+        let step = if last { script.next.front().copied() } else { script.next.pop_front() };
+        let keys = step.flatten().map(keys).ok_or(Failure::Status(503));
         Box::pin(async { keys })
     }
 }
