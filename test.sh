@@ -47,6 +47,11 @@ need_h2load() {
   command -v h2load >/dev/null || apt_install nghttp2-client
 }
 
+# Authorities and certificates, and a client that nobody here wrote: the tests of TLS.
+need_openssl() {
+  command -v openssl >/dev/null || apt_install openssl
+}
+
 # Counts instructions: bench/hits.sh, which .ci/run calls.
 need_valgrind() {
   command -v valgrind >/dev/null || apt_install valgrind
@@ -108,6 +113,7 @@ need_rust
 need_c_compiler
 need_libfaketime
 need_h2load
+need_openssl
 need_valgrind
 need_buf
 need_grpcurl

@@ -25,8 +25,8 @@ use crate::telemetry::logs::Filter;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request::RequestIds;
 use crate::telemetry::rpc::RpcMetrics;
-use crate::{admin, listener, tls};
-use listeners::Listeners;
+use crate::{admin, tls};
+use listeners::{Judges, Listeners};
 use reload::Reloader;
 use roster::Roster;
 use std::fmt;
@@ -115,19 +115,21 @@ impl App {
         let metrics = Metrics::new(&clock);
         let history = metrics.register(History::register);
         let drain_timeout = config.server.drain_timeout;
-        let refused = metrics.register(listener::Metrics::register);
         let revisions = Revisions::default();
+        let judges = Judges { revisions: revisions.clone(), clock: clock.clone() };
         let told = metrics.register(bearer::Metrics::register);
         let issuers = Issuers::new(clock.clone(), revisions.clone(), supervisor.clone(), told);
-        let listeners = Listeners::bind(&config, &refused, &revisions, &clock, &issuers).await?;
+        let listeners = Listeners::bind(&config, &judges, &issuers, &metrics, &readiness).await?;
         let counted = metrics.register(engine::Metrics::register);
         let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
         let rule = config.health;
-        let mut roster = Roster::new(engine.clone(), issuers, &config);
+        // It lets nobody until the configuration's grants are in force.
+        let broker = Broker::new(engine.clone(), Policy::default(), revisions);
+        let mut roster = Roster::new(engine.clone(), broker.clone(), issuers, &config);
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());
         let parts = Parts {
-            broker: Broker::new(engine.clone(), Policy),
+            broker,
             clock,
             readiness: readiness.clone(),
             overall: engine.judge(rule),

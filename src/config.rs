@@ -12,6 +12,7 @@ mod credential;
 mod endpoint;
 mod environment;
 mod explain;
+mod grants;
 mod health;
 mod history;
 mod issuers;
@@ -32,6 +33,7 @@ pub use crate::files::Files;
 pub use changes::{Changes, IssuerChange, Standing, UpstreamChange, WorkspaceChange};
 pub use environment::Environment;
 pub use explain::explain;
+pub use grants::Grant;
 pub use history::{History, Record};
 pub use issuers::Issuer;
 pub use kind::Kind;
@@ -45,6 +47,7 @@ pub use upstream::Upstream;
 pub use workspace::Workspace;
 
 use crate::health::Rule;
+use crate::policy::Policy;
 use crate::secret::MarkKey;
 use listeners::Addresses;
 use reader::{OVERLAY_PREFIX, Reading, Section, shown, unknown, variable};
@@ -54,7 +57,8 @@ use std::path::Path;
 use toml::de::DeTable;
 use workspace::KnownUpstreams;
 
-const ROOT_KEYS: &[&str] = &["server", "listeners", "issuers", "log", "engine", "health", "upstreams", "workspaces"];
+const ROOT_KEYS: &[&str] =
+    &["server", "listeners", "issuers", "log", "engine", "health", "upstreams", "workspaces", "grants"];
 
 /// The sections whose scalars the environment may override.
 const OVERLAID: [(&str, &[&str]); 4] = [
@@ -83,6 +87,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// The tenants that tokens are for; no name stands twice, each names an upstream from above.
     pub workspaces: Vec<Workspace>,
+    /// Who may do what with them.
+    pub grants: Vec<Grant>,
     /// What works and had better be changed.
     pub warnings: Vec<Warning>,
 }
@@ -135,7 +141,15 @@ impl Config {
         let issuers = read_issuers(root, &listeners, &mut files);
         let (upstreams, known) = read_upstreams(root, &mut files);
         let workspaces = read_workspaces(root, &known, &engine, &mut files);
-        Self { server, listeners, issuers, log, engine, health, upstreams, workspaces, warnings: Vec::new() }
+        let grants = grants::read(root);
+        let unwise = grants::warnings(&grants, workspaces.iter().map(|workspace| &workspace.name));
+        root.reading.warnings.extend(unwise);
+        Self { server, listeners, issuers, log, engine, health, upstreams, workspaces, grants, warnings: Vec::new() }
+    }
+
+    /// The policy that its grants make.
+    pub fn policy(&self) -> Policy {
+        grants::policy(&self.grants)
     }
 }
 
@@ -293,6 +307,7 @@ mod tests {
             upstream::BUDGET_KEYS,
             upstream::CERTIFICATE_KEYS,
             workspace::KEYS,
+            grants::KEYS,
             secret_source::KEYS,
         ];
         for key in sections.concat() {

@@ -9,6 +9,7 @@ pub mod headers;
 mod name;
 pub mod xfcc;
 
+pub(crate) use name::{DNS, JWT, SPIFFE, UNIX};
 pub use name::{Invalid, SpiffeId, TrustDomain};
 
 use crate::error::Error;

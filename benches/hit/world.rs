@@ -23,9 +23,10 @@ use token_broker::grpc::{self, METHODS, Parts, Reflection};
 use token_broker::health::Rule;
 use token_broker::identity::Authenticated;
 use token_broker::listener::Peer;
-use token_broker::policy::Policy;
+use token_broker::policy::{Action, CallerPattern, Grant, Policy, WorkspacePattern};
 use token_broker::provider::{FetchError, Fetched, Provider};
 use token_broker::readiness::Readiness;
+use token_broker::revision::Revisions;
 use token_broker::secret::AccessToken;
 use token_broker::supervisor::Supervisor;
 use token_broker::telemetry::request::RequestIds;
@@ -103,7 +104,12 @@ impl World {
         let engine = Engine::new(clock.clone(), supervisor.clone(), settings, Metrics::register(&mut registry));
         let upstream = UpstreamName::parse("instantly")?;
         engine.add_upstream(upstream.clone(), limits());
-        let broker = Broker::new(engine.clone(), Policy);
+        let policy = Policy::new(vec![Grant {
+            caller: CallerPattern::parse("loopback")?,
+            workspaces: vec![WorkspacePattern::parse("bench/*")?],
+            actions: Action::ALL.into_iter().collect(),
+        }]);
+        let broker = Broker::new(engine.clone(), policy, Revisions::default());
         let parts = Parts {
             broker: broker.clone(),
             clock,

@@ -6,27 +6,30 @@ use crate::clock::Clock;
 use crate::config::{self, Callers, Config, ListenAddress, Problem, Problems, TlsFiles};
 use crate::grpc::{self, Means, Parts};
 use crate::listener::{self, Address, Limits, Listener, Metrics, Protocol};
+use crate::readiness::Readiness;
 use crate::revision::Revisions;
 use crate::supervisor::Supervisor;
-use crate::tls;
+use crate::{telemetry, tls};
 use axum::Router;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Connections of orchestrators and scrapers at once: anybody may reach that listener, so it must not eat up the file
 /// descriptors, and no single one of them all the places.
 const PROBE_CONNECTIONS: usize = 64;
 const PROBE_CONNECTIONS_PER_PEER: usize = 32;
 
-/// How often the files of TLS are looked at, whatever becomes of the configuration.
-const FOLLOW_TLS: Duration = Duration::from_secs(1);
-
 /// All listeners, bound and not yet serving.
 pub(super) struct Listeners {
     /// There is one at least.
     grpc: Vec<Bound>,
     probe: Listener,
+}
+
+/// What callers are judged by, and when.
+pub(super) struct Judges {
+    pub(super) revisions: Revisions,
+    pub(super) clock: Clock,
 }
 
 struct Bound {
@@ -39,8 +42,9 @@ struct Bound {
 
 /// Whether the files of the listeners' TLS are of use.
 pub(super) fn rehearse(config: &Config) -> Result<(), Problems> {
+    let judges = Judges { revisions: Revisions::default(), clock: Clock::system() };
     let problems = config.listeners.iter().enumerate().filter_map(|(position, listener)| {
-        let error = secure(listener, &Revisions::default(), &Clock::system()).err()?;
+        let error = secure(listener, &judges).err()?;
         Some(Problem {
             key: format!("listeners[{position}].tls"),
             place: listener.place.clone(),
@@ -54,11 +58,13 @@ impl Listeners {
     /// Binds them all, so that a conflict shows before anything is served.
     pub(super) async fn bind(
         config: &Config,
-        counted: &Metrics,
-        revisions: &Revisions,
-        clock: &Clock,
+        judges: &Judges,
         issuers: &Issuers,
+        metrics: &telemetry::metrics::Metrics,
+        readiness: &Readiness,
     ) -> Result<Self, Error> {
+        let counted = &metrics.register(Metrics::register);
+        let of_tls = metrics.register(tls::Metrics::register);
         let (mut grpc, mut limits) = (Vec::new(), connection_limits(config).into_iter());
         let mut next = || limits.next().unwrap_or_default();
         if let Some(address) = config.server.grpc_listen {
@@ -68,7 +74,10 @@ impl Listeners {
             grpc.push(Bound { listener, means, tls: None, name: "grpc".to_owned(), kind: "loopback" });
         }
         for configured in &config.listeners {
-            let tls = secure(configured, revisions, clock)?;
+            let tls = secure(configured, judges)?.map(|tls| {
+                let report = readiness.report(format!("tls of {}", configured.name));
+                tls.observed(&configured.name, of_tls.of(&configured.name), report)
+            });
             let address = address_of(configured);
             let mut listener = listen(&configured.name, address, Protocol::Http2, next(), counted).await?;
             if let Some(tls) = &tls {
@@ -109,7 +118,7 @@ impl Listeners {
             let run = listener.run(routes, supervisor.clone(), fastrand::u64(..));
             supervisor.spawn_critical("gRPC listener", run);
             if let Some(tls) = tls {
-                supervisor.spawn_critical("TLS files", tls.follow(FOLLOW_TLS, supervisor.clone()));
+                supervisor.spawn_critical("TLS files", tls.follow(tls::LOOK_EVERY, supervisor.clone()));
             }
         }
     }
@@ -149,11 +158,7 @@ fn means(callers: &Callers, issuers: &Issuers) -> Means {
     }
 }
 
-fn secure(
-    listener: &config::Listener,
-    revisions: &Revisions,
-    clock: &Clock,
-) -> Result<Option<tls::Server>, tls::Error> {
+fn secure(listener: &config::Listener, judges: &Judges) -> Result<Option<tls::Server>, tls::Error> {
     let Some(TlsFiles { certificate, key, client_ca, crl }) = listener.tls.clone() else { return Ok(None) };
     let clients = match &listener.callers {
         Callers::Certificate { trust_domains } | Callers::ForwardedCertificate { trust_domains, .. } => {
@@ -162,7 +167,7 @@ fn secure(
         Callers::Loopback | Callers::PeerCredentials | Callers::Bearer { .. } => tls::Clients::None,
     };
     let files = tls::Files { certificate, key, client_ca, crl };
-    tls::Server::new(files, clients, revisions.clone(), clock.clone()).map(Some)
+    tls::Server::new(files, clients, judges.revisions.clone(), judges.clock.clone()).map(Some)
 }
 
 /// Those of each gRPC listener in turn, and of the probe listener. A connection that was asked to go is not cut before
@@ -191,6 +196,7 @@ mod tests {
     use super::*;
     use crate::config::Environment;
     use std::path::Path;
+    use std::time::Duration;
 
     #[test]
     fn no_connection_is_cut_before_the_drain_is_over() {

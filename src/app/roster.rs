@@ -1,16 +1,19 @@
-//! The engine as it is configured: which upstreams and Workspaces it has, and how a new configuration becomes theirs.
+//! The broker as it is configured: which upstreams and Workspaces its engine has and who may do what with them, and how
+//! a new configuration becomes theirs.
 //!
-//! Promises: whatever can fail is made before anything is changed; what a configuration does not change is not touched;
+//! Promises: no call gets by an old grant what is new, nor by a new grant what is old; whatever can fail is made before anything is changed; what a configuration does not change is not touched;
 //! the work is in proportion to the number of Workspaces.
 
 use super::issuers;
 use crate::bearer::Issuers;
+use crate::broker::Broker;
 use crate::config::{
     Changes, Config, Directives, Flow, Place, Problem, Problems, Standing, Upstream, UpstreamChange, Workspace,
     WorkspaceChange,
 };
 use crate::engine::{self, Engine};
 use crate::http;
+use crate::policy::Policy;
 use crate::provider::Provider;
 use crate::provider::exchange::{self, Exchange, Fields};
 use crate::secret::MarkKey;
@@ -20,10 +23,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The engine, and the configuration that it has now.
+/// The engine and the broker over it, and the configuration that they have now.
 pub(super) struct Roster {
     engine: Engine,
     issuers: Issuers,
+    broker: Broker,
     key: MarkKey,
     standing: Standing,
     reached: HashMap<UpstreamName, Arc<exchange::Upstream>>,
@@ -39,6 +43,7 @@ pub(super) struct Prepared {
     limits: Vec<(UpstreamName, engine::Limits)>,
     steps: Vec<Step>,
     issuers: issuers::Steps,
+    policy: Arc<Policy>,
 }
 
 /// What is done to one Workspace.
@@ -110,10 +115,10 @@ pub(super) fn settings(config: &Config) -> engine::Settings {
 }
 
 impl Roster {
-    /// An engine that has the settings of this configuration and nothing else.
-    pub(super) fn new(engine: Engine, issuers: Issuers, config: &Config) -> Self {
+    /// An engine that has the settings of this configuration and nothing else, and a broker that lets nobody.
+    pub(super) fn new(engine: Engine, broker: Broker, issuers: Issuers, config: &Config) -> Self {
         let standing = Standing::without_workspaces(config);
-        Self { engine, issuers, key: MarkKey::random(), standing, reached: HashMap::new() }
+        Self { engine, broker, issuers, key: MarkKey::random(), standing, reached: HashMap::new() }
     }
 
     /// What is in force.
@@ -126,6 +131,7 @@ impl Roster {
         let next = Standing::of(&config, &self.key);
         let changes = self.standing.changes_to(&next);
         let (standing, settings) = (next.bound_as(&self.standing), settings(&config));
+        let policy = Arc::new(config.policy());
         let Config { issuers, upstreams, workspaces, log, .. } = config;
         let mut problems = Vec::new();
         let issuers = issuers::prepare(issuers, &changes, &mut problems);
@@ -149,15 +155,19 @@ impl Roster {
         let (level, limits) = (log.level, limits_of);
         match Problems::new(problems) {
             Some(problems) => Err(problems),
-            None => Ok(Prepared { changes, level, standing, settings, reached, limits, steps, issuers }),
+            None => Ok(Prepared { changes, level, standing, settings, reached, limits, steps, issuers, policy }),
         }
     }
 
-    /// Puts it in force. Calls that come meanwhile find each Workspace as it was or as it will be.
+    /// Puts it in force. Calls that come meanwhile find each Workspace as it was or as it will be, and are let only if
+    /// they were before and will be.
     pub(super) fn install(&mut self, prepared: Prepared) -> Changes {
-        let Prepared { changes, level: _, standing, settings, reached, limits, steps, issuers } = prepared;
+        let Prepared { changes, level: _, standing, settings, reached, limits, steps, issuers, policy } = prepared;
+        let Self { engine, broker, .. } = self;
+        if changes.grants {
+            broker.put_in_force(&Arc::new(broker.policy().and(Arc::clone(&policy))));
+        }
         issuers.take(&self.issuers);
-        let Self { engine, .. } = self;
         if changes.engine {
             engine.configure(settings);
         }
@@ -175,6 +185,9 @@ impl Roster {
         }
         for (name, _) in changes.upstreams.iter().filter(|(_, change)| **change == UpstreamChange::Removed) {
             engine.remove_upstream(name);
+        }
+        if changes.grants {
+            broker.put_in_force(&policy);
         }
         self.standing = standing;
         self.reached = reached;

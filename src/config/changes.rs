@@ -11,6 +11,7 @@ use super::{Config, Engine, Flow, Listener, LogFormat, Server, Upstream, Workspa
 use crate::health::Rule;
 use crate::http;
 use crate::lifetime::Bounds;
+use crate::policy::Grant;
 use crate::provider::exchange::Fields;
 use crate::secret::{Mark, MarkKey};
 use crate::token::WorkspaceName;
@@ -34,6 +35,7 @@ pub struct Standing {
     issuers: HashMap<String, IssuerStanding>,
     upstreams: HashMap<UpstreamName, UpstreamStanding>,
     workspaces: HashMap<WorkspaceName, WorkspaceStanding>,
+    grants: Vec<Grant>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -124,6 +126,8 @@ pub struct Changes {
     pub engine: bool,
     /// Whether something else is logged.
     pub level: bool,
+    /// Whether other callers may do other things.
+    pub grants: bool,
     /// The keys whose new values count only after a restart.
     pub restart: Vec<&'static str>,
 }
@@ -138,6 +142,7 @@ impl Standing {
             issuers: issuers.map(|one| (one.name().to_owned(), IssuerStanding::of(one, key))).collect(),
             upstreams: upstreams.map(|one| (one.name.clone(), UpstreamStanding::of(one, key))).collect(),
             workspaces: workspaces.map(|one| (one.name.clone(), WorkspaceStanding::of(one, key))).collect(),
+            grants: config.grants.iter().map(|one| one.grant.clone()).collect(),
             ..Self::without_workspaces(config)
         }
     }
@@ -154,6 +159,7 @@ impl Standing {
             issuers: HashMap::new(),
             upstreams: HashMap::new(),
             workspaces: HashMap::new(),
+            grants: Vec::new(),
         }
     }
 
@@ -165,6 +171,7 @@ impl Standing {
             workspaces: compare(&self.workspaces, &next.workspaces, WorkspaceStanding::change_to),
             engine: Engine { max_watches: self.engine.max_watches, ..next.engine.clone() } != self.engine,
             level: self.level != next.level,
+            grants: self.grants != next.grants,
             restart: self.restart_for(next),
         }
     }

@@ -300,7 +300,7 @@ fn refuse_meaningless(section: &mut Section<'_, '_>, kind: Kind, address: &Liste
 fn refuse_address(section: &mut Section<'_, '_>, kind: Kind, address: &ListenAddress) {
     let text = match (kind, address) {
         (Kind::Loopback, ListenAddress::Tcp(address)) if !address.ip().is_loopback() => {
-            "must be a loopback address with callers = \"loopback\": whoever reaches it is let in, and is nobody by name"
+            "must be a loopback address with callers = \"loopback\": whoever reaches it is let in"
         }
         (Kind::Loopback, ListenAddress::Unix { .. }) => {
             "must be a TCP address with callers = \"loopback\"; on a Unix socket callers = \"peer_credentials\" tells \

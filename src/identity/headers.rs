@@ -115,6 +115,15 @@ mod tests {
     }
 
     #[test]
+    fn the_table_is_described() {
+        let document = include_str!("../../docs/configuration.md");
+        let (_, rest) = document.split_once("<!-- begin: identity headers -->").unwrap();
+        let (described, _) = rest.split_once("<!-- end -->").unwrap();
+        let described: Vec<&str> = described.split(',').map(|name| name.trim().trim_matches('`')).collect();
+        assert_eq!(described, BEGINNINGS);
+    }
+
+    #[test]
     fn the_table_is_written_in_the_one_way() {
         for beginning in BEGINNINGS {
             assert!(begins(beginning.as_bytes(), beginning.as_bytes()), "{beginning}");

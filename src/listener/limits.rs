@@ -18,8 +18,8 @@ pub struct Limits {
     pub peer_connection_burst: u32,
     /// From the accept to the end of the TLS handshake. Default 5 s.
     pub handshake: Duration,
-    /// From the accept, or the end of the handshake, to the first bytes (HTTP/2: the whole 24-byte preface). Default 5 s. Keep-alive does not see a
-    /// peer that never sends them.
+    /// From the accept, or the end of the handshake, to the first bytes (HTTP/2: the whole 24-byte preface). Default
+    /// 5 s. Keep-alive does not see a peer that never sends them.
     pub first_bytes: Duration,
     /// How long a peer may leave what was sent to it unread before it is cut. Default 20 s.
     pub write_stall: Duration,

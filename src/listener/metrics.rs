@@ -1,5 +1,5 @@
-//! What a listener counts: connections that it does not take. Handles are made once; every label is one of a few: the names of
-//! listeners are the configuration's, which a restart alone changes.
+//! What a listener counts: connections that it does not take. Handles are made once; every label is one of a few: the
+//! names of listeners are the configuration's, which a restart alone changes.
 
 use super::admission::Refusal;
 use prometheus_client::encoding::EncodeLabelSet;

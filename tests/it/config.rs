@@ -5,6 +5,7 @@
 mod descriptions;
 mod issuers;
 mod kinds;
+mod listeners;
 mod providers_page;
 mod urls;
 
@@ -145,7 +146,7 @@ credential = { application_token = { file = "broken.json", key = "a" } }
 /// In the order of the sections.
 const PROBLEMS: &str = r#"
 TOKEN_BROKER__LOG__LEVLE: unknown variable; did you mean TOKEN_BROKER__LOG__LEVEL?
-listen (line 2): unknown key; expected one of server, listeners, log, engine, health, upstreams, workspaces
+listen (line 2): unknown key; did you mean listeners?
 server.drain_timeuot (line 7): unknown key; did you mean drain_timeout?
 server.grpc_listen (line 5): must be a loopback address, such as "127.0.0.1:7700", for whoever reaches it is let in; [[listeners]] tell callers apart
 server.probe_listen (line 6): expected an IP address and a port, such as "127.0.0.1:7700"
@@ -262,6 +263,7 @@ fn an_empty_file_is_all_defaults() {
         [
             Warning {
                 key: "workspaces",
+                place: Unknown,
                 text: "there is none, so the broker has nothing to hand out",
             },
         ],

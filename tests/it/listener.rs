@@ -8,6 +8,7 @@ mod hostile;
 mod phases;
 pub(crate) mod raw;
 
+use crate::grants::all_to_loopback;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::{MethodRouter, post};
@@ -22,8 +23,8 @@ use token_broker::engine::{self, Engine};
 use token_broker::grpc::{Parts, Reflection};
 use token_broker::health::Rule;
 use token_broker::listener::{self, Address, Limits, Listener, Protocol};
-use token_broker::policy::Policy;
 use token_broker::readiness::Readiness;
+use token_broker::revision::Revisions;
 use token_broker::supervisor::Supervisor;
 use token_broker::telemetry::metrics::Metrics;
 use token_broker::telemetry::request::RequestIds;
@@ -73,10 +74,9 @@ impl Served {
     }
 }
 
-/// The broker's own routes, without a Workspace.
-async fn serve_broker(limits: Limits, further: Router) -> Served {
-    let (clock, supervisor) = (Clock::system(), Supervisor::new());
-    let metrics = Metrics::new(&clock);
+/// A broker without a Workspace.
+pub(crate) fn parts(supervisor: &Supervisor, readiness: Readiness, metrics: &Metrics) -> Parts {
+    let clock = Clock::system();
     let settings = engine::Settings {
         serve_margin: Duration::from_secs(5),
         min_gap: Duration::from_secs(10),
@@ -87,19 +87,22 @@ async fn serve_broker(limits: Limits, further: Router) -> Served {
     };
     let counted = metrics.register(engine::Metrics::register);
     let engine = Engine::new(clock.clone(), supervisor.clone(), settings, counted);
-    let routes = token_broker::grpc::routes(
-        Parts {
-            overall: engine.judge(Rule { max_unhealthy: 1.0 }),
-            broker: Broker::new(engine, Policy),
-            clock,
-            readiness: Readiness::new(),
-            supervisor: supervisor.clone(),
-            metrics: metrics.register(|registry| RpcMetrics::register(registry, &token_broker::grpc::METHODS)),
-            request_ids: RequestIds::new(1),
-            reflection: Reflection::Off,
-        },
-        token_broker::grpc::Means::Loopback,
-    );
+    Parts {
+        overall: engine.judge(Rule { max_unhealthy: 1.0 }),
+        broker: Broker::new(engine, all_to_loopback(), Revisions::default()),
+        clock,
+        readiness,
+        supervisor: supervisor.clone(),
+        metrics: metrics.register(|registry| RpcMetrics::register(registry, &token_broker::grpc::METHODS)),
+        request_ids: RequestIds::new(1),
+        reflection: Reflection::Off,
+    }
+}
+
+/// Its own routes.
+async fn serve_broker(limits: Limits, further: Router) -> Served {
+    let parts = parts(&Supervisor::new(), Readiness::new(), &Metrics::new(&Clock::system()));
+    let routes = token_broker::grpc::routes(parts, token_broker::grpc::Means::Loopback);
     serve(Protocol::Http2, limits, further.merge(routes)).await
 }
 

@@ -10,6 +10,8 @@ mod config;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod grants;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod holds;
@@ -17,6 +19,8 @@ mod holds;
 mod http;
 #[cfg(test)]
 mod listener;
+#[cfg(test)]
+mod listeners;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
@@ -27,5 +31,7 @@ mod provider;
 mod sandbox;
 #[cfg(test)]
 mod shell;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod upstreams;

@@ -1,8 +1,10 @@
 use super::super::roster;
 use super::*;
 use crate::bearer::{self, Issuers};
+use crate::broker::Broker;
 use crate::config::Environment;
 use crate::engine::{Engine, Metrics};
+use crate::policy::Policy;
 use crate::revision::Revisions;
 use std::fs;
 use std::path::PathBuf;
@@ -29,7 +31,8 @@ impl Followed {
         let engine = Engine::new(clock.clone(), Supervisor::new(), roster::settings(&config), counted);
         let told = bearer::Metrics::register(&mut prometheus_client::registry::Registry::default());
         let issuers = Issuers::new(clock.clone(), Revisions::default(), Supervisor::new(), told);
-        let mut roster = Roster::new(engine, issuers, &config);
+        let broker = Broker::new(engine.clone(), Policy::default(), Revisions::default());
+        let mut roster = Roster::new(engine, broker, issuers, &config);
         roster.install(roster.prepare(config).unwrap());
         history.accepted(clock.now().wall, Vec::new());
         let (filter, pending, rest) = (Filter::of_nobody(), None, Duration::ZERO);

@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_looks_alike_makes_it_panic(header in "((URI|DNS|By|Subject|,|;|=|\"|\\\\| |spiffe://a/b|a.b){0,12})") {
+    fn nothing_that_looks_alike_makes_it_panic(header in "(URI|DNS|By|,|;|=|\"|\\\\| |spiffe://a/b|a.b){0,12}") {
         let _judged = caller(header.as_bytes(), &[]);
     }
 

@@ -1,6 +1,6 @@
 //! The life of `serve`, and above all its end.
 
-use super::{Files, PATIENCE, Process, Serving, Upstream, WORKSPACE, finish, token_broker};
+use super::{Files, PATIENCE, Process, Serving, Upstream, WORKSPACE, finish, run, token_broker};
 use std::time::Duration;
 use token_broker::app::{self, App};
 use token_broker::config::{Config, Environment};
@@ -37,6 +37,20 @@ async fn it_is_ready_once_it_says_so_and_says_nothing_on_stdout() {
     let mut stdout = String::new();
     serving.process.stdout.take().unwrap().read_to_string(&mut stdout).await.unwrap();
     assert_eq!(stdout, "");
+}
+
+/// For a kubelet, or a container without a client certificate.
+#[tokio::test]
+async fn the_probe_listener_answers_health_checks_of_grpc_and_gives_no_token() {
+    let files = Files::for_upstream(([127, 0, 0, 1], 1).into(), "", "");
+    let serving = Serving::start(&files, &[]).await;
+    let healthcheck = ["healthcheck", "--endpoint", &serving.probe];
+    for (service, code) in [(None, 0), (Some("tokenbroker.v1.TokenService"), 0), (Some("workspace/fleet/europe"), 1)] {
+        let done = run(&healthcheck.into_iter().chain(service).collect::<Vec<_>>()).await;
+        assert_eq!(done.code, Some(code), "{service:?}: {}", done.stderr);
+    }
+    let done = run(&["get", "--endpoint", &serving.probe, WORKSPACE]).await;
+    assert_eq!(done.code, Some(1), "{}", done.stdout);
 }
 
 #[tokio::test]

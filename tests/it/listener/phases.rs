@@ -23,12 +23,14 @@ async fn a_silent_peer_is_cut_at_the_preface_deadline() {
 #[tokio::test]
 async fn a_preface_that_stops_before_its_end_is_cut_at_the_same_deadline() {
     let limits = Limits { first_bytes: SHORT, ..Limits::default() };
-    let served = serve(Protocol::Http2, limits, Router::new()).await;
-    let begun = Instant::now();
-    let mut raw = Raw::connect(served.address).await;
-    raw.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r").await.unwrap();
-    raw.ended().await;
-    assert_took(begun, SHORT);
+    for protocol in [Protocol::Http2, Protocol::Either] {
+        let served = serve(protocol, limits.clone(), Router::new()).await;
+        let begun = Instant::now();
+        let mut raw = Raw::connect(served.address).await;
+        raw.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r").await.unwrap();
+        raw.ended().await;
+        assert_took(begun, SHORT);
+    }
 }
 
 /// A listener on which only the keep-alive is short.
