@@ -3,6 +3,7 @@
 //! Every address is bound before anything is served, so that a conflict shows at once and whoever starts the process
 //! learns the ports.
 
+mod issuers;
 mod listeners;
 mod reload;
 mod roster;
@@ -10,6 +11,7 @@ mod trial;
 
 pub use trial::Trial;
 
+use crate::bearer::{self, Issuers};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{Config, Files, History, Problems, Source};
@@ -92,12 +94,14 @@ pub enum Error {
 /// What can't be seen from the configuration alone: whether its certificates, proxies and addresses are of use.
 pub fn rehearse(config: &Config) -> Result<(), Problems> {
     listeners::rehearse(config)?;
+    issuers::rehearse(config)?;
     roster::rehearse(config)
 }
 
 /// As [`rehearse`], for each Workspace too: what `serve` finds out when it makes them.
 pub fn rehearse_whole(config: Config) -> Result<(), Problems> {
     listeners::rehearse(&config)?;
+    issuers::rehearse(&config)?;
     roster::rehearse_whole(config)
 }
 
@@ -113,13 +117,15 @@ impl App {
         let drain_timeout = config.server.drain_timeout;
         let revisions = Revisions::default();
         let judges = Judges { revisions: revisions.clone(), clock: clock.clone() };
-        let listeners = Listeners::bind(&config, &judges, &metrics, &readiness).await?;
+        let told = metrics.register(bearer::Metrics::register);
+        let issuers = Issuers::new(clock.clone(), revisions.clone(), supervisor.clone(), told);
+        let listeners = Listeners::bind(&config, &judges, &issuers, &metrics, &readiness).await?;
         let counted = metrics.register(engine::Metrics::register);
         let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
         let rule = config.health;
         // It lets nobody until the configuration's grants are in force.
         let broker = Broker::new(engine.clone(), Policy::default(), revisions);
-        let mut roster = Roster::new(engine.clone(), broker.clone(), &config);
+        let mut roster = Roster::new(engine.clone(), broker.clone(), issuers, &config);
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());
         let parts = Parts {

@@ -15,6 +15,7 @@ mod explain;
 mod grants;
 mod health;
 mod history;
+mod issuers;
 mod kind;
 mod listeners;
 mod parameters;
@@ -29,11 +30,12 @@ mod upstream;
 mod workspace;
 
 pub use crate::files::Files;
-pub use changes::{Changes, Standing, UpstreamChange, WorkspaceChange};
+pub use changes::{Changes, IssuerChange, Standing, UpstreamChange, WorkspaceChange};
 pub use environment::Environment;
 pub use explain::explain;
 pub use grants::Grant;
 pub use history::{History, Record};
+pub use issuers::Issuer;
 pub use kind::Kind;
 pub use listeners::{Callers, ListenAddress, Listener, TlsFiles};
 pub use problem::{Place, Problem, Problems, Warning};
@@ -50,12 +52,13 @@ use crate::secret::MarkKey;
 use listeners::Addresses;
 use reader::{OVERLAY_PREFIX, Reading, Section, shown, unknown, variable};
 use secret_source::SecretFiles;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use toml::de::DeTable;
 use workspace::KnownUpstreams;
 
-const ROOT_KEYS: &[&str] = &["server", "listeners", "log", "engine", "health", "upstreams", "workspaces", "grants"];
+const ROOT_KEYS: &[&str] =
+    &["server", "listeners", "issuers", "log", "engine", "health", "upstreams", "workspaces", "grants"];
 
 /// The sections whose scalars the environment may override.
 const OVERLAID: [(&str, &[&str]); 4] = [
@@ -72,6 +75,8 @@ pub struct Config {
     pub server: Server,
     /// Where callers come in beside that; no name and no address stands twice.
     pub listeners: Vec<Listener>,
+    /// Whose JWTs callers may show; no name and no `iss` stands twice.
+    pub issuers: Vec<Issuer>,
     /// What is logged and how.
     pub log: Log,
     /// The limits of the engine.
@@ -133,12 +138,13 @@ impl Config {
         let engine = Engine::read(&mut root.overlaid("engine", settings::ENGINE_KEYS));
         let health = health::read(&mut root.overlaid("health", health::KEYS));
         let mut files = SecretFiles::default();
+        let issuers = read_issuers(root, &listeners, &mut files);
         let (upstreams, known) = read_upstreams(root, &mut files);
         let workspaces = read_workspaces(root, &known, &engine, &mut files);
         let grants = grants::read(root);
         let unwise = grants::warnings(&grants, workspaces.iter().map(|workspace| &workspace.name));
         root.reading.warnings.extend(unwise);
-        Self { server, listeners, log, engine, health, upstreams, workspaces, grants, warnings: Vec::new() }
+        Self { server, listeners, issuers, log, engine, health, upstreams, workspaces, grants, warnings: Vec::new() }
     }
 
     /// The policy that its grants make.
@@ -172,6 +178,36 @@ fn read_listeners(root: &mut Section<'_, '_>, server: &Server) -> Vec<Listener> 
         listeners.push(listener);
     }
     listeners
+}
+
+fn read_issuers(root: &mut Section<'_, '_>, listeners: &[Listener], files: &mut SecretFiles) -> Vec<Issuer> {
+    let items = root.items("issuers", "tables, each under [[issuers]]");
+    let mut issuers: Vec<Issuer> = Vec::with_capacity(items.len());
+    let (mut names, mut claimed) = (Names::default(), HashSet::new());
+    let mut written = Vec::with_capacity(items.len());
+    for (position, item) in items.iter().enumerate() {
+        let path = format!("issuers[{position}]");
+        let Some(mut section) = root.reading.item(path, item, issuers::KEYS) else {
+            continue;
+        };
+        let name = section.written("name");
+        written.extend(name);
+        names.report_duplicate(&mut section, name, position);
+        if section.written("issuer").is_some_and(|issuer| !claimed.insert(issuer)) {
+            section.problem_with("issuer", "is also another's issuer: whose callers would its tokens make?");
+        }
+        issuers.extend(Issuer::read(&mut section, files));
+    }
+    for listener in listeners {
+        let Callers::Bearer { issuers: taken } = &listener.callers else { continue };
+        let key = format!("listeners.{}.issuers", listener.name);
+        if taken.iter().any(|name| !written.contains(&name.as_str())) {
+            root.reading.problem(key, listener.place.clone(), "names an issuer that is not among [[issuers]]");
+        } else if written.is_empty() {
+            root.reading.warn(key, "there is none, so no token is taken there");
+        }
+    }
+    issuers
 }
 
 fn read_upstreams<'t>(root: &mut Section<'_, 't>, files: &mut SecretFiles) -> (Vec<Upstream>, KnownUpstreams<'t>) {
@@ -263,6 +299,7 @@ mod tests {
             settings::SERVER_KEYS,
             listeners::KEYS,
             listeners::TLS_KEYS,
+            issuers::KEYS,
             settings::LOG_KEYS,
             settings::ENGINE_KEYS,
             health::KEYS,

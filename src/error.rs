@@ -54,6 +54,8 @@ reasons! {
     RequestInvalid, "REQUEST_INVALID", "the request is not valid";
     /// There is no proof of who the caller is, or one that is of no use, or one too many.
     CallerUnauthenticated, "CALLER_UNAUTHENTICATED", "the caller could not be authenticated";
+    /// Whether the proof is good can't be told now: the keys of its issuer are not there.
+    CallerUnverifiable, "CALLER_UNVERIFIABLE", "the caller's token can't be verified now";
     /// Policy says no, or would say no if the name existed.
     CallerForbidden, "CALLER_FORBIDDEN", "the caller may not do this";
     /// Policy would allow it, but there is no such Workspace.

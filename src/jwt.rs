@@ -115,6 +115,11 @@ fn object(part: &str) -> Result<Map<String, Value>, Error> {
     unique::read(&json)
 }
 
+/// The JSON object that these bytes hold; two members of one name are an error, at any depth.
+pub fn unique_object(json: &[u8]) -> Result<Map<String, Value>, Error> {
+    unique::read(json)
+}
+
 /// RFC 7519 §2: seconds since the epoch, possibly with a fraction. Null counts as absent.
 fn numeric_date(value: Option<&Value>, round: fn(f64) -> f64) -> Result<Option<i64>, Error> {
     let number = match value {

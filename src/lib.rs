@@ -6,8 +6,8 @@
 //! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`upstream`], [`address`], [`jwt`],
 //!   [`identity`], [`policy`], [`error`], [`failure`], [`health`], `engine::plan` and its neighbours
 //! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
-//!   (the one upstream HTTP client), [`tls`] (what a listener shows and trusts), [`config`], [`files`], [`secret`],
-//!   [`clock`], [`supervisor`], [`readiness`], [`revision`], [`telemetry`]
+//!   (the one upstream HTTP client), [`tls`] (what a listener shows and trusts), [`bearer`] (callers by their JWTs),
+//!   [`config`], [`files`], [`secret`], [`clock`], [`supervisor`], [`readiness`], [`revision`], [`telemetry`]
 //! * **edges**: [`broker`] (authorise, then get: the one way to a token), [`grpc`], [`admin`] (probe HTTP),
 //!   [`listener`] (the accept loop), [`sandbox`] (simulated upstreams)
 //! * [`app`] wires them, [`cli`] is what a person types.
@@ -15,6 +15,7 @@
 pub mod address;
 pub mod admin;
 pub mod app;
+pub mod bearer;
 pub mod broker;
 pub mod cli;
 pub mod client;

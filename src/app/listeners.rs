@@ -1,18 +1,16 @@
 //! The listeners of a configuration: each bound, with its one means, its limits and its counters.
 
 use super::Error;
+use crate::bearer::Issuers;
 use crate::clock::Clock;
 use crate::config::{self, Callers, Config, ListenAddress, Problem, Problems, TlsFiles};
-use crate::error::{self, Reason};
 use crate::grpc::{self, Means, Parts};
-use crate::identity::{Authenticated, Bearer};
 use crate::listener::{self, Address, Limits, Listener, Metrics, Protocol};
 use crate::readiness::Readiness;
 use crate::revision::Revisions;
 use crate::supervisor::Supervisor;
 use crate::{telemetry, tls};
 use axum::Router;
-use futures_util::future::{BoxFuture, ready};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -61,6 +59,7 @@ impl Listeners {
     pub(super) async fn bind(
         config: &Config,
         judges: &Judges,
+        issuers: &Issuers,
         metrics: &telemetry::metrics::Metrics,
         readiness: &Readiness,
     ) -> Result<Self, Error> {
@@ -84,7 +83,7 @@ impl Listeners {
             if let Some(tls) = &tls {
                 listener = listener.secured(tls.clone());
             }
-            let means = means(&configured.callers);
+            let means = means(&configured.callers, issuers);
             grpc.push(Bound { listener, means, tls, name: configured.name.clone(), kind: configured.kind() });
         }
         let address = Address::Tcp(config.server.probe_listen);
@@ -145,14 +144,17 @@ fn address_of(listener: &config::Listener) -> Address {
     }
 }
 
-fn means(callers: &Callers) -> Means {
+fn means(callers: &Callers, issuers: &Issuers) -> Means {
     match callers {
         Callers::Loopback => Means::Loopback,
         Callers::Certificate { .. } | Callers::PeerCredentials => Means::Channel,
         Callers::ForwardedCertificate { proxies, trust_domains } => {
             Means::ForwardedCertificate { proxies: proxies.clone(), trust_domains: trust_domains.clone() }
         }
-        Callers::Bearer { .. } => Means::Bearer(Arc::new(NoIssuer)),
+        Callers::Bearer { issuers: named } => {
+            let only = (!named.is_empty()).then(|| named.clone());
+            Means::Bearer(Arc::new(issuers.accepting(only)))
+        }
     }
 }
 
@@ -166,16 +168,6 @@ fn secure(listener: &config::Listener, judges: &Judges) -> Result<Option<tls::Se
     };
     let files = tls::Files { certificate, key, client_ca, crl };
     tls::Server::new(files, clients, judges.revisions.clone(), judges.clock.clone()).map(Some)
-}
-
-/// No issuer is known, so no token counts.
-#[derive(Debug)]
-struct NoIssuer;
-
-impl Bearer for NoIssuer {
-    fn authenticate<'a>(&'a self, _token: &'a str) -> BoxFuture<'a, Result<Authenticated, error::Error>> {
-        Box::pin(ready(Err(error::Error::new(Reason::CallerUnauthenticated))))
-    }
 }
 
 /// Those of each gRPC listener in turn, and of the probe listener. A connection that was asked to go is not cut before

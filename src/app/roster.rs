@@ -5,6 +5,8 @@
 //! no call gets by an old grant what is new, nor by a new grant what is old; the work is in proportion to the number of
 //! Workspaces.
 
+use super::issuers;
+use crate::bearer::Issuers;
 use crate::broker::Broker;
 use crate::config::{
     Changes, Config, Directives, Flow, Place, Problem, Problems, Standing, Upstream, UpstreamChange, Workspace,
@@ -25,6 +27,7 @@ use std::time::Duration;
 /// The engine and the broker over it, and the configuration that they have now.
 pub(super) struct Roster {
     engine: Engine,
+    issuers: Issuers,
     broker: Broker,
     key: MarkKey,
     standing: Standing,
@@ -40,6 +43,7 @@ pub(super) struct Prepared {
     reached: HashMap<UpstreamName, Arc<exchange::Upstream>>,
     limits: Vec<(UpstreamName, engine::Limits)>,
     steps: Vec<Step>,
+    issuers: issuers::Steps,
     policy: Arc<Policy>,
 }
 
@@ -113,9 +117,9 @@ pub(super) fn settings(config: &Config) -> engine::Settings {
 
 impl Roster {
     /// An engine that has the settings of this configuration and nothing else, and a broker that lets nobody.
-    pub(super) fn new(engine: Engine, broker: Broker, config: &Config) -> Self {
+    pub(super) fn new(engine: Engine, broker: Broker, issuers: Issuers, config: &Config) -> Self {
         let standing = Standing::without_workspaces(config);
-        Self { engine, broker, key: MarkKey::random(), standing, reached: HashMap::new() }
+        Self { engine, broker, issuers, key: MarkKey::random(), standing, reached: HashMap::new() }
     }
 
     /// What is in force.
@@ -129,8 +133,9 @@ impl Roster {
         let changes = self.standing.changes_to(&next);
         let (standing, settings) = (next.bound_as(&self.standing), settings(&config));
         let policy = Arc::new(config.policy());
-        let Config { upstreams, workspaces, log, .. } = config;
+        let Config { issuers, upstreams, workspaces, log, .. } = config;
         let mut problems = Vec::new();
+        let issuers = issuers::prepare(issuers, &changes, &mut problems);
         let mut reached = HashMap::with_capacity(upstreams.len());
         let mut limits_of = Vec::new();
         for (position, upstream) in upstreams.iter().enumerate() {
@@ -152,17 +157,18 @@ impl Roster {
             return Err(problems);
         }
         let (level, limits) = (log.level, limits_of);
-        Ok(Prepared { changes, level, standing, settings, reached, limits, steps, policy })
+        Ok(Prepared { changes, level, standing, settings, reached, limits, steps, issuers, policy })
     }
 
     /// Puts it in force. Calls that come meanwhile find each Workspace as it was or as it will be, and are let only if
     /// they were before and will be.
     pub(super) fn install(&mut self, prepared: Prepared) -> Changes {
-        let Prepared { changes, level: _, standing, settings, reached, limits, steps, policy } = prepared;
+        let Prepared { changes, level: _, standing, settings, reached, limits, steps, issuers, policy } = prepared;
         let Self { engine, broker, .. } = self;
         if changes.grants {
             broker.put_in_force(&Arc::new(broker.policy().and(Arc::clone(&policy))));
         }
+        issuers.take(&self.issuers);
         if changes.engine {
             engine.configure(settings);
         }

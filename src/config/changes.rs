@@ -3,6 +3,10 @@
 //! A [`Standing`] is a configuration without its secrets: marks stand in for them, so that what is in force can be
 //! compared with what is to come without a second copy of any secret.
 
+mod issuers;
+
+pub use issuers::IssuerChange;
+
 use super::{Config, Engine, Flow, Listener, LogFormat, Server, Upstream, Workspace};
 use crate::health::Rule;
 use crate::http;
@@ -12,6 +16,7 @@ use crate::provider::exchange::Fields;
 use crate::secret::{Mark, MarkKey};
 use crate::token::WorkspaceName;
 use crate::upstream::{Budget, KeepWarm, UpstreamName};
+use issuers::IssuerStanding;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -27,6 +32,7 @@ pub struct Standing {
     level: String,
     engine: Engine,
     health: Rule,
+    issuers: HashMap<String, IssuerStanding>,
     upstreams: HashMap<UpstreamName, UpstreamStanding>,
     workspaces: HashMap<WorkspaceName, WorkspaceStanding>,
     grants: Vec<Grant>,
@@ -110,6 +116,8 @@ pub enum WorkspaceChange {
 /// All that a new configuration changes.
 #[derive(Debug, Default)]
 pub struct Changes {
+    /// The issuers that change, each once.
+    pub issuers: HashMap<String, IssuerChange>,
     /// The upstreams that change, each once.
     pub upstreams: HashMap<UpstreamName, UpstreamChange>,
     /// The Workspaces that change, each once.
@@ -129,7 +137,9 @@ impl Standing {
     pub fn of(config: &Config, key: &MarkKey) -> Self {
         let upstreams = config.upstreams.iter();
         let workspaces = config.workspaces.iter();
+        let issuers = config.issuers.iter();
         Self {
+            issuers: issuers.map(|one| (one.name().to_owned(), IssuerStanding::of(one, key))).collect(),
             upstreams: upstreams.map(|one| (one.name.clone(), UpstreamStanding::of(one, key))).collect(),
             workspaces: workspaces.map(|one| (one.name.clone(), WorkspaceStanding::of(one, key))).collect(),
             grants: config.grants.iter().map(|one| one.grant.clone()).collect(),
@@ -146,6 +156,7 @@ impl Standing {
             level: config.log.level.as_str().to_owned(),
             engine: config.engine.clone(),
             health: config.health,
+            issuers: HashMap::new(),
             upstreams: HashMap::new(),
             workspaces: HashMap::new(),
             grants: Vec::new(),
@@ -155,6 +166,7 @@ impl Standing {
     /// What is to be done so that `next` is in force.
     pub fn changes_to(&self, next: &Self) -> Changes {
         Changes {
+            issuers: compare(&self.issuers, &next.issuers, IssuerStanding::change_to),
             upstreams: compare(&self.upstreams, &next.upstreams, UpstreamStanding::change_to),
             workspaces: compare(&self.workspaces, &next.workspaces, WorkspaceStanding::change_to),
             engine: Engine { max_watches: self.engine.max_watches, ..next.engine.clone() } != self.engine,

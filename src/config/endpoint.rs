@@ -14,11 +14,17 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     }
 }
 
-/// The base URL of an upstream; its path ends with `/`, so that paths can be joined to it.
-pub(super) fn base_url(text: &str, allow_private: &[String]) -> Result<Url, String> {
-    let mut url = parse(text)?;
+/// The URL of one document.
+pub(super) fn document_url(text: &str, allow_private: &[String]) -> Result<Url, String> {
+    let url = parse(text)?;
     let hosts = Hosts::parse(allow_private).map_err(|error| error.to_string())?;
     refuse(hosts.objections(&url), spelling(text, &url))?;
+    Ok(url)
+}
+
+/// The base URL of an upstream; its path ends with `/`, so that paths can be joined to it.
+pub(super) fn base_url(text: &str, allow_private: &[String]) -> Result<Url, String> {
+    let mut url = document_url(text, allow_private)?;
     if !url.path().ends_with('/') {
         let path = format!("{}/", url.path());
         url.set_path(&path);

@@ -258,7 +258,7 @@ fn timeouts(section: &mut Section<'_, '_>) -> (Duration, Duration) {
     (timeout, connect)
 }
 
-fn allow_private(section: &mut Section<'_, '_>) -> Vec<String> {
+pub(super) fn allow_private(section: &mut Section<'_, '_>) -> Vec<String> {
     let items = section.items("allow_private", "an array of host names and IP addresses");
     let mut hosts = Vec::with_capacity(items.len());
     for (position, item) in items.iter().enumerate() {

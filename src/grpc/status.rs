@@ -46,6 +46,7 @@ fn code(reason: Reason) -> Code {
         | Reason::RenewalTooSoon
         | Reason::TokenStillRejected
         | Reason::AuditUnavailable
+        | Reason::CallerUnverifiable
         | Reason::Draining => Code::Unavailable,
         Reason::Deadline => Code::DeadlineExceeded,
         Reason::UpstreamMalformed | Reason::Bug => Code::Internal,

@@ -13,6 +13,10 @@ use std::path::Path;
 /// Where each module stands; the longest name that fits counts. Nothing imports from a layer above its own.
 const LAYERS: &[(&str, Layer)] = &[
     ("address", Layer::Pure),
+    ("bearer::claims", Layer::Pure),
+    ("bearer::keys", Layer::Pure),
+    ("bearer::pace", Layer::Pure),
+    ("bearer::token", Layer::Pure),
     ("clock", Layer::Pure),
     ("engine::bucket", Layer::Pure),
     ("engine::plan", Layer::Pure),
@@ -29,6 +33,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("secret", Layer::Pure),
     ("token", Layer::Pure),
     ("upstream", Layer::Pure),
+    ("bearer", Layer::Driven),
     ("config", Layer::Driven),
     ("files", Layer::Driven),
     ("engine", Layer::Driven),

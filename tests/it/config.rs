@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod descriptions;
+mod issuers;
 mod kinds;
 mod listeners;
 mod providers_page;

@@ -1,5 +1,6 @@
 use super::super::roster;
 use super::*;
+use crate::bearer::{self, Issuers};
 use crate::broker::Broker;
 use crate::config::Environment;
 use crate::engine::{Engine, Metrics};
@@ -28,8 +29,10 @@ impl Followed {
         let (clock, history) = (Clock::system(), History::default());
         let counted = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let engine = Engine::new(clock.clone(), Supervisor::new(), roster::settings(&config), counted);
+        let told = bearer::Metrics::register(&mut prometheus_client::registry::Registry::default());
+        let issuers = Issuers::new(clock.clone(), Revisions::default(), Supervisor::new(), told);
         let broker = Broker::new(engine.clone(), Policy::default(), Revisions::default());
-        let mut roster = Roster::new(engine, broker, &config);
+        let mut roster = Roster::new(engine, broker, issuers, &config);
         roster.install(roster.prepare(config).unwrap());
         history.accepted(clock.now().wall, Vec::new());
         let (filter, pending, rest) = (Filter::of_nobody(), None, Duration::ZERO);

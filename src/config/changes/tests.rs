@@ -39,8 +39,8 @@ fn of_workspace(lines: &str, secret: &str) -> Option<WorkspaceChange> {
 fn the_same_changes_nothing() {
     let one = || config("[log]\nlevel = \"warn\"", "timeout = \"5s\"", "upstream = \"one\"", SECRET);
     let changes = changes(&one(), &one());
-    let Changes { upstreams, workspaces, engine, level, grants, restart } = &changes;
-    assert!(upstreams.is_empty() && workspaces.is_empty() && restart.is_empty(), "{changes:?}");
+    let Changes { issuers, upstreams, workspaces, engine, level, grants, restart } = &changes;
+    assert!(issuers.is_empty() && upstreams.is_empty() && workspaces.is_empty() && restart.is_empty(), "{changes:?}");
     assert!(!engine && !level && !grants, "{changes:?}");
 }
 

@@ -15,9 +15,10 @@ const BEGIN: &str = "<!-- begin: written by the tests -->\n";
 const END: &str = "<!-- end -->\n";
 
 /// Written out once more, so that no change of a code goes unnoticed.
-const CODES: [(Reason, Code); 20] = [
+const CODES: [(Reason, Code); 21] = [
     (Reason::RequestInvalid, Code::InvalidArgument),
     (Reason::CallerUnauthenticated, Code::Unauthenticated),
+    (Reason::CallerUnverifiable, Code::Unavailable),
     (Reason::CallerForbidden, Code::PermissionDenied),
     (Reason::WorkspaceUnknown, Code::NotFound),
     (Reason::WorkspaceFrozen, Code::FailedPrecondition),

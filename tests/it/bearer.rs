@@ -1,0 +1,7 @@
+//! Callers by their JWTs: what is taken, what is refused, and what becomes of keys that change, hang and vanish.
+
+mod keys;
+mod load;
+mod signer;
+mod stand;
+mod table;
