@@ -6,8 +6,8 @@
 //! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`upstream`], [`address`], [`jwt`],
 //!   [`identity`], [`policy`], [`error`], [`failure`], [`health`], `engine::plan` and its neighbours
 //! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
-//!   (the one upstream HTTP client), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`],
-//!   [`revision`], [`telemetry`]
+//!   (the one upstream HTTP client), [`limits`] (what callers may take), [`config`], [`secret`], [`clock`],
+//!   [`supervisor`], [`readiness`], [`revision`], [`telemetry`]
 //! * **edges**: [`broker`] (authorise, then get: the one way to a token), [`grpc`], [`admin`] (probe HTTP),
 //!   [`listener`] (the accept loop), [`sandbox`] (simulated upstreams)
 //! * [`app`] wires them, [`cli`] is what a person types.
@@ -29,6 +29,7 @@ pub mod http;
 pub mod identity;
 pub mod jwt;
 pub mod lifetime;
+pub mod limits;
 pub mod listener;
 pub mod policy;
 pub mod provider;
