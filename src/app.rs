@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Files, History, Problems, Source};
 use crate::engine::{self, Engine};
 use crate::grpc::{self, Means, Parts, Reflection};
+use crate::limits;
 use crate::listener::{Limits, Listener, Protocol};
 use crate::policy::Policy;
 use crate::readiness::{Latch, Readiness};
@@ -117,11 +118,12 @@ impl App {
         let counted = metrics.register(engine::Metrics::register);
         let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
         let rule = config.health;
-        let mut roster = Roster::new(engine.clone(), &config);
+        let callers = limits::Limits::new(&config.limits, metrics.register(limits::Metrics::register));
+        let mut roster = Roster::new(engine.clone(), callers.clone(), &config);
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());
         let parts = Parts {
-            broker: Broker::new(engine.clone(), Policy),
+            broker: Broker::new(engine.clone(), Policy).limited_by(callers),
             clock,
             readiness: readiness.clone(),
             overall: engine.judge(rule),

@@ -16,6 +16,7 @@ mod files;
 mod health;
 mod history;
 mod kind;
+mod limits;
 mod parameters;
 mod problem;
 mod reader;
@@ -50,14 +51,15 @@ use std::path::Path;
 use toml::de::DeTable;
 use workspace::KnownUpstreams;
 
-const ROOT_KEYS: &[&str] = &["server", "log", "engine", "health", "upstreams", "workspaces"];
+const ROOT_KEYS: &[&str] = &["server", "log", "engine", "health", "limits", "upstreams", "workspaces"];
 
 /// The sections whose scalars the environment may override.
-const OVERLAID: [(&str, &[&str]); 4] = [
+const OVERLAID: [(&str, &[&str]); 5] = [
     ("server", settings::SERVER_KEYS),
     ("log", settings::LOG_KEYS),
     ("engine", settings::ENGINE_KEYS),
     ("health", health::KEYS),
+    ("limits", limits::KEYS),
 ];
 
 /// A valid configuration.
@@ -71,6 +73,8 @@ pub struct Config {
     pub engine: Engine,
     /// When all Workspaces together count as unwell.
     pub health: Rule,
+    /// What callers may take of the broker.
+    pub limits: crate::limits::Settings,
     /// The APIs that mint tokens; no name stands twice.
     pub upstreams: Vec<Upstream>,
     /// The tenants that tokens are for; no name stands twice, each names an upstream from above.
@@ -121,10 +125,11 @@ impl Config {
         let log = Log::read(&mut root.overlaid("log", settings::LOG_KEYS));
         let engine = Engine::read(&mut root.overlaid("engine", settings::ENGINE_KEYS));
         let health = health::read(&mut root.overlaid("health", health::KEYS));
+        let limits = limits::read(&mut root.overlaid("limits", limits::KEYS));
         let mut files = SecretFiles::default();
         let (upstreams, known) = read_upstreams(root, &mut files);
         let workspaces = read_workspaces(root, &known, &engine, &mut files);
-        Self { server, log, engine, health, upstreams, workspaces, warnings: Vec::new() }
+        Self { server, log, engine, health, limits, upstreams, workspaces, warnings: Vec::new() }
     }
 }
 
@@ -224,6 +229,7 @@ mod tests {
             settings::LOG_KEYS,
             settings::ENGINE_KEYS,
             health::KEYS,
+            limits::KEYS,
             upstream::KEYS,
             upstream::BUDGET_KEYS,
             upstream::CERTIFICATE_KEYS,

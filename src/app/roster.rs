@@ -9,6 +9,7 @@ use crate::config::{
 };
 use crate::engine::{self, Engine};
 use crate::http;
+use crate::limits::{self, Limits};
 use crate::provider::Provider;
 use crate::provider::exchange::{self, Exchange, Fields};
 use crate::secret::MarkKey;
@@ -21,6 +22,7 @@ use std::time::Duration;
 /// The engine, and the configuration that it has now.
 pub(super) struct Roster {
     engine: Engine,
+    callers: Limits,
     key: MarkKey,
     standing: Standing,
     reached: HashMap<UpstreamName, Arc<exchange::Upstream>>,
@@ -33,6 +35,7 @@ pub(super) struct Prepared {
     standing: Standing,
     settings: engine::Settings,
     reached: HashMap<UpstreamName, Arc<exchange::Upstream>>,
+    callers: limits::Settings,
     limits: Vec<(UpstreamName, engine::Limits)>,
     steps: Vec<Step>,
 }
@@ -106,10 +109,10 @@ pub(super) fn settings(config: &Config) -> engine::Settings {
 }
 
 impl Roster {
-    /// An engine that has the settings of this configuration and nothing else.
-    pub(super) fn new(engine: Engine, config: &Config) -> Self {
+    /// An engine and limits of callers that have the settings of this configuration and nothing else.
+    pub(super) fn new(engine: Engine, callers: Limits, config: &Config) -> Self {
         let standing = Standing::without_workspaces(config);
-        Self { engine, key: MarkKey::random(), standing, reached: HashMap::new() }
+        Self { engine, callers, key: MarkKey::random(), standing, reached: HashMap::new() }
     }
 
     /// What is in force.
@@ -122,7 +125,7 @@ impl Roster {
         let next = Standing::of(&config, &self.key);
         let changes = self.standing.changes_to(&next);
         let (standing, settings) = (next.bound_as(&self.standing), settings(&config));
-        let Config { upstreams, workspaces, log, .. } = config;
+        let Config { upstreams, workspaces, log, limits: callers, .. } = config;
         let mut problems = Vec::new();
         let mut reached = HashMap::with_capacity(upstreams.len());
         let mut limits_of = Vec::new();
@@ -143,14 +146,26 @@ impl Roster {
         }
         match Problems::new(problems) {
             Some(problems) => Err(problems),
-            None => Ok(Prepared { changes, level: log.level, standing, settings, reached, limits: limits_of, steps }),
+            None => Ok(Prepared {
+                changes,
+                level: log.level,
+                standing,
+                settings,
+                reached,
+                callers,
+                limits: limits_of,
+                steps,
+            }),
         }
     }
 
     /// Puts it in force. Calls that come meanwhile find each Workspace as it was or as it will be.
     pub(super) fn install(&mut self, prepared: Prepared) -> Changes {
-        let Prepared { changes, level: _, standing, settings, reached, limits, steps } = prepared;
+        let Prepared { changes, level: _, standing, settings, reached, callers, limits, steps } = prepared;
         let Self { engine, .. } = self;
+        if changes.limits {
+            self.callers.configure(&callers);
+        }
         if changes.engine {
             engine.configure(settings);
         }

@@ -7,6 +7,7 @@ use super::{Config, Engine, Flow, LogFormat, Server, Upstream, Workspace};
 use crate::health::Rule;
 use crate::http;
 use crate::lifetime::Bounds;
+use crate::limits;
 use crate::provider::exchange::Fields;
 use crate::secret::{Mark, MarkKey};
 use crate::token::WorkspaceName;
@@ -25,6 +26,7 @@ pub struct Standing {
     level: String,
     engine: Engine,
     health: Rule,
+    limits: limits::Settings,
     upstreams: HashMap<UpstreamName, UpstreamStanding>,
     workspaces: HashMap<WorkspaceName, WorkspaceStanding>,
 }
@@ -113,6 +115,8 @@ pub struct Changes {
     pub workspaces: HashMap<WorkspaceName, WorkspaceChange>,
     /// Whether the limits of the engine are others.
     pub engine: bool,
+    /// Whether those of callers are.
+    pub limits: bool,
     /// Whether something else is logged.
     pub level: bool,
     /// The keys whose new values count only after a restart.
@@ -139,6 +143,7 @@ impl Standing {
             level: config.log.level.as_str().to_owned(),
             engine: config.engine.clone(),
             health: config.health,
+            limits: config.limits.clone(),
             upstreams: HashMap::new(),
             workspaces: HashMap::new(),
         }
@@ -150,6 +155,7 @@ impl Standing {
             upstreams: compare(&self.upstreams, &next.upstreams, UpstreamStanding::change_to),
             workspaces: compare(&self.workspaces, &next.workspaces, WorkspaceStanding::change_to),
             engine: Engine { max_watches: self.engine.max_watches, ..next.engine.clone() } != self.engine,
+            limits: self.limits != next.limits,
             level: self.level != next.level,
             restart: self.restart_for(next),
         }

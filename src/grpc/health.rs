@@ -9,11 +9,12 @@
 
 mod follow;
 
-use super::token_service::{caller, going};
+use super::token_service::going;
 use crate::broker::Broker;
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::health::Health as Wellness;
-use crate::identity::Caller;
+use crate::identity::{Authenticated, Caller};
+use crate::limits::Permit;
 use crate::readiness::Readiness;
 use crate::supervisor::Supervisor;
 use crate::token::WorkspaceName;
@@ -62,6 +63,11 @@ impl HealthService {
         Self { broker, readiness, overall, supervisor }
     }
 
+    /// The place of a call, if it has a caller: whoever asks where nobody is told apart is not counted.
+    fn admit(&self, proven: Option<&Authenticated>) -> Result<Option<Permit>, Error> {
+        proven.map(|proven| self.broker.admit_to_health(&proven.caller)).transpose()
+    }
+
     /// The status now. The policy is asked each time.
     fn status(&self, subject: &Subject) -> ServingStatus {
         let health = match subject {
@@ -84,7 +90,10 @@ impl Subject {
             "" | "grpc.health.v1.Health" => Self::Process,
             "tokenbroker.v1.TokenService" => Self::Tokens,
             name => match name.strip_prefix(WORKSPACE).map(WorkspaceName::parse) {
-                Some(Ok(workspace)) => Self::Workspace(caller(request)?, workspace),
+                Some(Ok(workspace)) => {
+                    let proven = proven(request).ok_or_else(|| Error::new(Reason::Bug))?;
+                    Self::Workspace(proven.caller.clone(), workspace)
+                }
                 Some(Err(_)) | None => Self::Unknown,
             },
         })
@@ -94,6 +103,7 @@ impl Subject {
 #[tonic::async_trait]
 impl Health for HealthService {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        let _permit = self.admit(proven(&request))?;
         match self.status(&Subject::of(&request)?) {
             ServingStatus::ServiceUnknown => Err(Status::not_found("no such service")),
             status => Ok(Response::new(answer(status))),
@@ -103,10 +113,17 @@ impl Health for HealthService {
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let follower = Follower::new(self.clone(), Subject::of(&request)?, going(&request)?)?;
-        let statuses = stream::unfold(follower, Follower::next);
-        Ok(Response::new(statuses.map(|status| Ok(answer(status))).boxed()))
+        let permit = self.admit(proven(&request))?;
+        let presence = proven(&request).zip(permit).map(|(proven, permit)| self.broker.presence(proven, permit));
+        let follower = Follower::new(self.clone(), Subject::of(&request)?, presence, going(&request)?)?;
+        let statuses = stream::unfold(Some(follower), follow::next);
+        Ok(Response::new(statuses.map(|status| Ok(answer(status?))).boxed()))
     }
+}
+
+/// Who asks, where callers are told apart.
+fn proven<T>(request: &Request<T>) -> Option<&Authenticated> {
+    request.extensions().get::<Authenticated>()
 }
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {

@@ -167,7 +167,9 @@ async fn a_million_callers_are_not_remembered() {
             advance(Duration::from_millis(1)).await;
         }
         refused += u32::from(limits.admit(&caller(number), Action::Get).is_err());
-        most = most.max(limits.0.callers.remembered().0);
+        if number % 500 == 0 {
+            most = most.max(limits.0.callers.remembered().0);
+        }
     }
     let (accounts, ring) = limits.0.callers.remembered();
     assert!(most <= 1_000 && accounts == ring, "{most} {accounts} {ring}");

@@ -8,6 +8,7 @@ mod health;
 mod input;
 mod reasons;
 mod report;
+mod rights;
 mod surface;
 mod token;
 mod watch;

@@ -25,7 +25,7 @@ impl Followed {
         let (clock, history) = (Clock::system(), History::default());
         let counted = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let engine = Engine::new(clock.clone(), Supervisor::new(), roster::settings(&config), counted);
-        let mut roster = Roster::new(engine, &config);
+        let mut roster = Roster::new(engine, Limits::default(), &config);
         roster.install(roster.prepare(config).unwrap());
         history.accepted(clock.now().wall, Vec::new());
         let (filter, pending, rest) = (Filter::of_nobody(), None, Duration::ZERO);
