@@ -18,6 +18,7 @@ use crate::limits;
 use crate::listener::{Limits, Listener, Protocol};
 use crate::policy::Policy;
 use crate::readiness::{Latch, Readiness};
+use crate::revision::Revisions;
 use crate::supervisor::{Ended, Hangup, Signals, Supervisor};
 use crate::telemetry::logs::Filter;
 use crate::telemetry::metrics::Metrics;
@@ -123,7 +124,7 @@ impl App {
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());
         let parts = Parts {
-            broker: Broker::new(engine.clone(), Policy).limited_by(callers),
+            broker: Broker::new(engine.clone(), Policy::default(), Revisions::default()).limited_by(callers),
             clock,
             readiness: readiness.clone(),
             overall: engine.judge(rule),

@@ -17,10 +17,12 @@ use crate::limits::{Limits, Permit};
 use crate::policy::{Action, Decision, Policy};
 use crate::revision::Revisions;
 use crate::token::{Fingerprint, WorkspaceName};
+use arc_swap::ArcSwap;
 use presence::Turns;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// What a caller asks for.
@@ -49,26 +51,31 @@ pub struct Report {
 #[derive(Debug, Clone)]
 pub struct Broker {
     engine: Engine,
-    policy: Policy,
+    policy: Arc<ArcSwap<InForce>>,
+    revisions: Revisions,
     /// Keyed anew by every process, so that nobody can choose to be taken for another.
     origins: RandomState,
     limits: Limits,
-    /// Of the policy, and of all that callers are believed by.
-    revisions: Revisions,
     turns: Arc<Turns>,
 }
 
+/// The policy by which calls are decided.
+#[derive(Debug)]
+struct InForce {
+    policy: Arc<Policy>,
+    edition: Edition,
+}
+
+/// How many policies there were before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Edition(u64);
+
 impl Broker {
-    /// Hands out the engine's tokens to whom the policy lets.
-    pub fn new(engine: Engine, policy: Policy) -> Self {
-        Self {
-            engine,
-            policy,
-            origins: RandomState::new(),
-            limits: Limits::default(),
-            revisions: Revisions::default(),
-            turns: Arc::default(),
-        }
+    /// Hands out the engine's tokens to whom the policy lets; tells of another policy by these revisions.
+    pub fn new(engine: Engine, policy: Policy, revisions: Revisions) -> Self {
+        let first = InForce { policy: Arc::new(policy), edition: Edition(0) };
+        let (policy, limits) = (Arc::new(ArcSwap::from_pointee(first)), Limits::default());
+        Self { engine, policy, revisions, origins: RandomState::new(), limits, turns: Arc::default() }
     }
 
     /// With these limits of what callers may take.
@@ -77,24 +84,43 @@ impl Broker {
         Self { limits, ..self }
     }
 
-    /// Open streams are judged again whenever these move.
-    #[must_use]
-    pub fn revised_by(self, revisions: Revisions) -> Self {
-        Self { revisions, ..self }
+    /// Puts another policy in force: the next call is decided by it, and so is one that is under way before it gets a
+    /// token. Whoever holds on to a decision hears of it.
+    pub fn put_in_force(&self, policy: &Arc<Policy>) {
+        self.policy.rcu(|before| {
+            let Edition(count) = before.edition;
+            InForce { policy: Arc::clone(policy), edition: Edition(count.wrapping_add(1)) }
+        });
+        self.revisions.moved();
     }
 
-    /// The token, if the caller may have it.
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.load().policy)
+    }
+
+    /// Hears of every change in what callers are judged by, from here on.
+    pub fn revisions(&self) -> watch::Receiver<u64> {
+        self.revisions.subscribe()
+    }
+
+    /// The token, if the caller may have it: when it asks, and still when there is a token.
     pub async fn authorise_then_get(&self, caller: &Caller, ask: &Ask) -> Result<Served, Error> {
         let _permit = self.limits.admit(caller, Action::Get)?;
-        self.authorise(caller, Action::Get, &ask.workspace)?;
-        self.engine.get(&ask.workspace, ask.min_validity, self.call(caller, ask.deadline)).await
+        let edition = self.authorise(caller, Action::Get, &ask.workspace)?;
+        let served = self.engine.get(&ask.workspace, ask.min_validity, self.call(caller, ask.deadline)).await?;
+        self.authorise_again(edition, caller, Action::Get, &ask.workspace)?;
+        Ok(served)
     }
 
-    /// The replacement of a rejected token, if the caller may ask for it.
+    /// The replacement of a rejected token, if the caller may ask for it: before and after, as above.
     pub async fn authorise_then_report(&self, caller: &Caller, report: &Report) -> Result<Served, Error> {
         let _permit = self.limits.admit(caller, Action::Report)?;
-        self.authorise(caller, Action::Report, &report.workspace)?;
-        self.engine.report(&report.workspace, report.rejected, self.call(caller, report.deadline)).await
+        let edition = self.authorise(caller, Action::Report, &report.workspace)?;
+        let call = self.call(caller, report.deadline);
+        let served = self.engine.report(&report.workspace, report.rejected, call).await?;
+        self.authorise_again(edition, caller, Action::Report, &report.workspace)?;
+        Ok(served)
     }
 
     /// Follows the tokens of Workspaces, if the caller may have all of them. None may stand twice.
@@ -106,7 +132,7 @@ impl Broker {
         let (caller, permit) = (&proven.caller, self.limits.admit(&proven.caller, Action::Watch)?);
         // Before the policy is asked: what changes meanwhile is seen.
         let presence = self.presence(proven, permit);
-        workspaces.iter().try_for_each(|name| self.authorise(caller, Action::Watch, name))?;
+        workspaces.iter().try_for_each(|name| self.authorise(caller, Action::Watch, name).map(drop))?;
         let watch = self.engine.watch(workspaces, Interest::Use, self.origin(caller))?;
         Ok(Watching::new(self.clone(), presence, watch))
     }
@@ -136,29 +162,38 @@ impl Broker {
         caller: &Caller,
         workspace: &WorkspaceName,
     ) -> Result<Option<Watch>, Error> {
-        match self.decide(caller, Action::Health, workspace) {
-            Decision::Deny => Ok(None),
-            Decision::Allow => {
-                let origin = self.origin(caller);
-                self.engine.watch(vec![workspace.clone()], Interest::Status, origin).map(Some)
-            }
+        if self.authorise(caller, Action::Health, workspace).is_err() {
+            return Ok(None);
         }
+        self.engine.watch(vec![workspace.clone()], Interest::Status, self.origin(caller)).map(Some)
     }
 
-    /// Whether the caller may still know.
-    pub fn may_know_health(&self, caller: &Caller, workspace: &WorkspaceName) -> bool {
-        self.decide(caller, Action::Health, workspace) == Decision::Allow
+    /// Whether the caller may still do this: for streams, which were let in and are judged again.
+    pub fn still_may(&self, caller: &Caller, action: Action, workspace: &WorkspaceName) -> bool {
+        self.authorise(caller, action, workspace).is_ok()
     }
 
-    fn authorise(&self, caller: &Caller, action: Action, workspace: &WorkspaceName) -> Result<(), Error> {
-        match self.decide(caller, action, workspace) {
+    /// By which policy it was decided.
+    fn authorise(&self, caller: &Caller, action: Action, workspace: &WorkspaceName) -> Result<Edition, Error> {
+        let in_force = self.policy.load();
+        match in_force.policy.decide(caller, action, workspace) {
             Decision::Deny => Err(Error::new(Reason::CallerForbidden)),
-            Decision::Allow => Ok(()),
+            Decision::Allow { grant: _ } => Ok(in_force.edition),
         }
     }
 
-    fn decide(&self, caller: &Caller, action: Action, workspace: &WorkspaceName) -> Decision {
-        self.policy.decide(caller, action, workspace)
+    /// Meanwhile another policy may have come into force, and with it another tenant behind the name.
+    fn authorise_again(
+        &self,
+        edition: Edition,
+        caller: &Caller,
+        action: Action,
+        workspace: &WorkspaceName,
+    ) -> Result<(), Error> {
+        if self.policy.load().edition == edition {
+            return Ok(());
+        }
+        self.authorise(caller, action, workspace).map(drop)
     }
 
     fn call(&self, caller: &Caller, deadline: Instant) -> Call {

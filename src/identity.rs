@@ -6,6 +6,7 @@
 
 mod name;
 
+pub(crate) use name::{DNS, JWT, SPIFFE, UNIX};
 pub use name::{Invalid, SpiffeId, TrustDomain};
 
 use std::fmt;

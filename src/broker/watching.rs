@@ -8,7 +8,7 @@ use super::Broker;
 use super::presence::Presence;
 use crate::engine::{View, Watch};
 use crate::error::{Error, Reason};
-use crate::policy::{Action, Decision};
+use crate::policy::Action;
 use crate::token::WorkspaceName;
 use tokio::task::yield_now;
 
@@ -78,14 +78,14 @@ impl Watching {
 
     fn judge_one(&mut self, index: usize) -> Option<(WorkspaceName, View)> {
         let name = self.watch.name(index)?;
-        let decision = self.broker.decide(self.presence.caller(), Action::Watch, name);
-        match (decision, self.watch.is_paused(index)) {
-            (Decision::Allow, false) | (Decision::Deny, true) => None,
-            (Decision::Allow, true) => {
+        let may = self.broker.still_may(self.presence.caller(), Action::Watch, name);
+        match (may, self.watch.is_paused(index)) {
+            (true, false) | (false, true) => None,
+            (true, true) => {
                 self.watch.resume(index);
                 None
             }
-            (Decision::Deny, false) => {
+            (false, false) => {
                 let withdrawn = (name.clone(), View::Withdrawn(Error::new(Reason::CallerForbidden)));
                 self.watch.pause(index);
                 Some(withdrawn)

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The one caller of a plaintext listener on loopback.
-pub(crate) const LOOPBACK: &str = "loopback";
+pub(super) const LOOPBACK: &str = "loopback";
 /// What the name of a process's user stands behind.
 pub(crate) const UNIX: &str = "unix:";
 /// What a SPIFFE ID begins with.
@@ -176,19 +176,19 @@ impl fmt::Display for SpiffeId {
 }
 
 /// A user's number in the one way that it is written.
-pub(crate) fn parse_uid(text: &str) -> Option<u32> {
+fn parse_uid(text: &str) -> Option<u32> {
     let uid: u32 = text.parse().ok()?;
     (uid.to_string() == text).then_some(uid)
 }
 
 /// Whether a path of a SPIFFE ID may have this segment.
-pub(crate) fn is_path_segment(segment: &str) -> bool {
+fn is_path_segment(segment: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     !matches!(segment, "" | "." | "..") && segment.bytes().all(allowed)
 }
 
 /// Whether the configuration may call an issuer so.
-pub(crate) fn is_issuer(name: &str) -> bool {
+fn is_issuer(name: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     (1..=LONGEST_ISSUER).contains(&name.len()) && name.bytes().all(allowed)
 }

@@ -36,7 +36,7 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let throttled = Family::<Labels, Counter>::default();
         let series = |action: Action, limit: Limit| {
-            throttled.get_or_create_owned(&Labels { action: name(action), limit: limit.as_str() })
+            throttled.get_or_create_owned(&Labels { action: action.as_str(), limit: limit.as_str() })
         };
         let handles = PerAction::<()>::default().map(|action, ()| PerLimit {
             rate: series(action, Limit::Rate),
@@ -69,14 +69,5 @@ impl Metrics {
 
     pub(super) fn shared(&self) {
         self.shared.inc();
-    }
-}
-
-fn name(action: Action) -> &'static str {
-    match action {
-        Action::Get => "get",
-        Action::Watch => "watch",
-        Action::Report => "report",
-        Action::Health => "health",
     }
 }

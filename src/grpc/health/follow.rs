@@ -9,6 +9,7 @@ use crate::broker::Presence;
 use crate::engine::Watch;
 use crate::error::Error;
 use crate::listener::Going;
+use crate::policy::Action;
 use std::future::pending;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -50,7 +51,7 @@ impl Follower {
         let broker = &self.service.broker;
         if self.workspace.is_none() {
             self.workspace = broker.authorise_then_watch_health(caller, name)?;
-        } else if !broker.may_know_health(caller, name) {
+        } else if !broker.still_may(caller, Action::Health, name) {
             self.workspace = None;
         }
         Ok(())
