@@ -22,10 +22,12 @@ use token_broker::grpc::pb::GetTokenRequest;
 use token_broker::grpc::{self, METHODS, Parts, Reflection};
 use token_broker::health::Rule;
 use token_broker::identity::Authenticated;
+use token_broker::limits::{Limits as CallerLimits, Metrics as CallerMetrics, Pace, PerAction, Settings as Paces};
 use token_broker::listener::Peer;
-use token_broker::policy::Policy;
+use token_broker::policy::{Action, CallerPattern, Grant, Policy, WorkspacePattern};
 use token_broker::provider::{FetchError, Fetched, Provider};
 use token_broker::readiness::Readiness;
+use token_broker::revision::Revisions;
 use token_broker::secret::AccessToken;
 use token_broker::supervisor::Supervisor;
 use token_broker::telemetry::request::RequestIds;
@@ -103,7 +105,7 @@ impl World {
         let engine = Engine::new(clock.clone(), supervisor.clone(), settings, Metrics::register(&mut registry));
         let upstream = UpstreamName::parse("instantly")?;
         engine.add_upstream(upstream.clone(), limits());
-        let broker = Broker::new(engine.clone(), Policy);
+        let broker = Broker::new(engine.clone(), policy()?, Revisions::default()).limited_by(unlimited());
         let parts = Parts {
             broker: broker.clone(),
             clock,
@@ -174,6 +176,18 @@ impl World {
 /// By a caller without a deadline.
 fn call() -> Call {
     Call { origin: Origin(0), deadline: Instant::now() + PATIENCE }
+}
+
+/// One caller does what the machine can.
+fn unlimited() -> CallerLimits {
+    let pace = Pace { per_second: u32::MAX, burst: u32::MAX };
+    let rates = PerAction { get: pace, watch: pace, report: pace, health: pace };
+    CallerLimits::new(&Paces { rates, ..Paces::default() }, CallerMetrics::default())
+}
+
+fn policy() -> Result<Policy, Box<dyn Error>> {
+    let (caller, workspaces) = (CallerPattern::parse("loopback")?, vec![WorkspacePattern::parse("bench/**")?]);
+    Ok(Policy::new(vec![Grant { caller, workspaces, actions: Action::ALL.into_iter().collect() }]))
 }
 
 /// So much budget that it plays no part.

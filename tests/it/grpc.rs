@@ -13,6 +13,7 @@ mod surface;
 mod token;
 mod watch;
 
+use crate::grants::all_to_loopback;
 use fake::FakeProvider;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -32,8 +33,8 @@ use token_broker::grpc::pb::{GetTokenRequest, GetTokenResponse};
 use token_broker::grpc::{self, Parts, Reflection};
 use token_broker::health::Rule;
 use token_broker::listener::{Limits, Peer, serve_io};
-use token_broker::policy::Policy;
 use token_broker::readiness::Readiness;
+use token_broker::revision::Revisions;
 use token_broker::supervisor::Supervisor;
 use token_broker::telemetry::metrics::Metrics;
 use token_broker::telemetry::request::RequestIds;
@@ -89,7 +90,7 @@ impl App {
         let engine = engine(&clock, &supervisor, &metrics, &provider);
         let routes = grpc::routes(
             Parts {
-                broker: Broker::new(engine.clone(), Policy),
+                broker: Broker::new(engine.clone(), all_to_loopback(), Revisions::default()),
                 clock: clock.clone(),
                 readiness: readiness.clone(),
                 overall: engine.judge(rule),

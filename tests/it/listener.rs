@@ -22,7 +22,6 @@ use token_broker::engine::{self, Engine};
 use token_broker::grpc::{Parts, Reflection};
 use token_broker::health::Rule;
 use token_broker::listener::{self, Limits, Listener, Protocol};
-use token_broker::policy::Policy;
 use token_broker::readiness::Readiness;
 use token_broker::supervisor::Supervisor;
 use token_broker::telemetry::metrics::Metrics;
@@ -88,7 +87,7 @@ async fn serve_broker(limits: Limits, further: Router) -> Served {
     let routes = token_broker::grpc::routes(
         Parts {
             overall: engine.judge(Rule { max_unhealthy: 1.0 }),
-            broker: Broker::new(engine, Policy),
+            broker: Broker::new(engine, crate::grants::all_to_loopback(), token_broker::revision::Revisions::default()),
             clock,
             readiness: Readiness::new(),
             supervisor: supervisor.clone(),

@@ -8,6 +8,7 @@ mod config;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod grants;
 mod grpc;
 #[cfg(test)]
 mod holds;

@@ -1,6 +1,7 @@
 //! Streams that stay open while what their callers are judged by changes.
 
 use super::{App, Channel, HOUR, HUNG, USUAL_AGE, USUAL_WINDOW, WORKSPACE, connect, told};
+use crate::grants::policy_for;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -14,7 +15,6 @@ use token_broker::health::Rule;
 use token_broker::identity::{Authenticated, Caller, Evidence};
 use token_broker::limits::{Limits, Metrics as LimitMetrics, Pace, PerAction, Settings};
 use token_broker::listener::Peer;
-use token_broker::policy::Policy;
 use token_broker::revision::Revisions;
 use token_broker::telemetry::metrics::Metrics;
 use token_broker::telemetry::request::RequestIds;
@@ -49,6 +49,7 @@ impl Evidence for Proof {
 struct World {
     app: App,
     routes: axum::Router,
+    broker: Broker,
     revisions: Revisions,
     limits: Limits,
 }
@@ -63,10 +64,11 @@ impl World {
         app.provider.answers(Ok(HOUR));
         let (revisions, metrics) = (Revisions::default(), Metrics::new(&app.clock));
         let limits = Limits::new(settings, metrics.register(LimitMetrics::register));
-        let broker = Broker::new(app.engine.clone(), Policy);
+        let broker = Broker::new(app.engine.clone(), policy_for("**", &["**"]), revisions.clone());
+        let broker = broker.limited_by(limits.clone());
         let routes = grpc::routes(
             Parts {
-                broker: broker.limited_by(limits.clone()).revised_by(revisions.clone()),
+                broker: broker.clone(),
                 clock: app.clock.clone(),
                 readiness: app.readiness.clone(),
                 overall: app.engine.judge(Rule { max_unhealthy: 1.0 }),
@@ -77,7 +79,7 @@ impl World {
             },
             grpc::Means::Channel,
         );
-        Self { app, routes, revisions, limits }
+        Self { app, routes, broker, revisions, limits }
     }
 
     /// A connection of a caller who shows this.
@@ -94,7 +96,16 @@ impl World {
     }
 
     async fn watch(&self, caller: &Caller, proof: &Arc<Proof>) -> Streaming<WatchTokensResponse> {
-        let request = WatchTokensRequest { workspaces: vec![WORKSPACE.to_owned()] };
+        self.watch_all(caller, proof, vec![WORKSPACE.to_owned()]).await
+    }
+
+    async fn watch_all(
+        &self,
+        caller: &Caller,
+        proof: &Arc<Proof>,
+        workspaces: Vec<String>,
+    ) -> Streaming<WatchTokensResponse> {
+        let request = WatchTokensRequest { workspaces };
         self.client(caller, proof).await.watch_tokens(request).await.unwrap().into_inner()
     }
 
@@ -260,4 +271,140 @@ async fn a_call_that_is_called_off_gives_its_place_back() {
         }
     };
     timeout(HUNG, gone).await.expect("the place did not come back");
+}
+
+/// A policy that leaves this caller only these Workspaces.
+fn put_in_force(world: &World, workspaces: &[&str]) {
+    world.broker.put_in_force(&Arc::new(policy_for("unix:7", workspaces)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_right_that_is_lost_is_told_once_and_its_return_brings_the_token_again() {
+    let world = World::new().await;
+    let (caller, proof) = (Caller::unix(7), Arc::new(Proof::default()));
+    let mut stream = world.watch(&caller, &proof).await;
+    let mut health = world.health(&caller, &proof, &format!("workspace/{WORKSPACE}")).await;
+    assert_eq!(health.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    token(&mut stream).await;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        put_in_force(&world, &["other/**"]);
+        assert_eq!(state(&mut stream).await, Err("CALLER_FORBIDDEN".to_owned()));
+        assert_eq!(health.message().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+        assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+
+        // Renewals, an operator's deeds, and policies that change nothing for it.
+        put_in_force(&world, &["another/**"]);
+        let before = world.app.provider.calls();
+        assert!(timeout(5 * HOUR, stream.message()).await.is_err(), "something was told");
+        assert!(timeout(SECOND, health.message()).await.is_err(), "something was told of its health");
+        assert!(world.app.provider.calls() <= before + 1, "it is not kept warm for who may not have it");
+
+        let begun = Instant::now();
+        put_in_force(&world, &[WORKSPACE]);
+        token(&mut stream).await;
+        assert_eq!(health.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+        assert!(begun.elapsed() < 2 * SECOND, "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_lost_is_withdrawn() {
+    let world = World::new().await;
+    let (caller, proof) = (Caller::unix(7), Arc::new(Proof::default()));
+    let mut stream = world.watch_all(&caller, &proof, vec![WORKSPACE.to_owned(), "fleet/asia".to_owned()]).await;
+    let mut told_of = Vec::new();
+    while told_of.len() < 3 {
+        told_of.push(timeout(HUNG, stream.message()).await.unwrap().unwrap().unwrap().workspace);
+    }
+    put_in_force(&world, &[WORKSPACE]);
+    let lost = timeout(SECOND, stream.message()).await.unwrap().unwrap().unwrap();
+    let Some(State::Withdrawn(withdrawn)) = lost.state else { panic!("{lost:?}") };
+    assert_eq!((lost.workspace.as_str(), withdrawn.reason.as_str()), ("fleet/asia", "CALLER_FORBIDDEN"));
+    let next = timeout(HOUR, stream.message()).await.unwrap().unwrap().unwrap();
+    assert!(matches!(next.state, Some(State::Token(_))) && next.workspace == WORKSPACE, "its renewal goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_token_leaves_between_the_loss_of_a_right_and_the_look_at_it() {
+    let world = World::new().await;
+    let (caller, proof) = (Caller::unix(7), Arc::new(Proof::default()));
+    // Streams look at different moments after a change: all of them.
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        streams.push(world.watch(&caller, &proof).await);
+    }
+    for stream in &mut streams {
+        token(stream).await;
+    }
+    put_in_force(&world, &["other/**"]);
+    let name = token_broker::token::WorkspaceName::parse(WORKSPACE).unwrap();
+    // A change that every watcher is told of at once.
+    world.app.engine.freeze(&name);
+    let begun = Instant::now();
+    for stream in &mut streams {
+        assert_eq!(state(stream).await, Err("CALLER_FORBIDDEN".to_owned()), "not that it is frozen");
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_workspaces_on_many_streams_are_judged_within_a_second() {
+    let world = World::new().await;
+    let (caller, proof) = (Caller::unix(7), Arc::new(Proof::default()));
+    let names: Vec<String> = (0..100).map(|n| format!("w/{n}")).collect();
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        let mut stream = world.watch_all(&caller, &proof, names.clone()).await;
+        for _ in &names {
+            assert_eq!(state(&mut stream).await, Err("WORKSPACE_UNKNOWN".to_owned()));
+        }
+        streams.push(stream);
+    }
+    let begun = Instant::now();
+    put_in_force(&world, &["other/**"]);
+    for stream in &mut streams {
+        for _ in &names {
+            assert_eq!(state(stream).await, Err("CALLER_FORBIDDEN".to_owned()));
+        }
+    }
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+}
+
+/// One caller asks as fast as it can; nineteen others ask a hundred times a second each and never hear of it.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_one_caller_refuses_no_other() {
+    let world = World::new().await;
+    let proof = Arc::new(Proof::default());
+    let flooding = world.client(&Caller::unix(0), &proof).await;
+    let mut others = Vec::new();
+    for number in 1..20 {
+        others.push(world.client(&Caller::unix(number), &proof).await);
+    }
+    others[0].get_token(super::asking(WORKSPACE)).await.unwrap();
+    let (mut served, mut refused) = (0, 0);
+    for _tick in 0..30 {
+        let mut flood = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let mut flooding = flooding.clone();
+            flood.spawn(async move {
+                let mut counts = [0, 0];
+                for _ in 0..100 {
+                    counts[usize::from(flooding.get_token(super::asking(WORKSPACE)).await.is_err())] += 1;
+                }
+                counts
+            });
+        }
+        for other in &mut others {
+            other.get_token(super::asking(WORKSPACE)).await.unwrap();
+        }
+        while let Some(counts) = flood.join_next().await {
+            let [good, bad] = counts.unwrap();
+            served += good;
+            refused += bad;
+        }
+        tokio::time::advance(Duration::from_millis(10)).await;
+    }
+    // The burst, and fifty for each of the ticks.
+    assert!(served <= 20_000 + 30 * 50 && refused >= 8_000, "{served} {refused}");
 }
