@@ -20,6 +20,7 @@ count, directory, upstream = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 with open(f"{directory}/broker.toml", "w") as config:
     config.write('[server]\ngrpc_listen = "127.0.0.1:0"\nprobe_listen = "127.0.0.1:0"\n')
     config.write(f'[[upstreams]]\nname = "emnify"\nkind = "emnify"\nurl = "{upstream}"\n')
+    config.write('[[grants]]\ncaller = "loopback"\nworkspaces = ["t/*"]\nactions = ["get", "watch", "report", "health"]\n')
     for n in range(count):
         config.write(f'[[workspaces]]\nname = "t/{n}"\nupstream = "emnify"\n'
                      f'credential = {{ application_token = {{ file = "secrets.toml", key = "t/{n}" }} }}\n')

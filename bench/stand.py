@@ -114,6 +114,10 @@ class Stand:
             name = "sandbox"
             kind = "emnify"
             url = "{self.upstream}"
+            [[grants]]
+            caller = "loopback"
+            workspaces = ["{WORKSPACE}"]
+            actions = ["get", "watch", "report", "health"]
             [[workspaces]]
             name = "{WORKSPACE}"
             upstream = "sandbox"

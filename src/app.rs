@@ -119,12 +119,15 @@ impl App {
         let counted = metrics.register(engine::Metrics::register);
         let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
         let rule = config.health;
+        // It lets nobody until the configuration's grants are in force.
+        let broker = Broker::new(engine.clone(), Policy::default(), Revisions::default());
         let callers = limits::Limits::new(&config.limits, metrics.register(limits::Metrics::register));
-        let mut roster = Roster::new(engine.clone(), callers.clone(), &config);
+        let broker = broker.limited_by(callers);
+        let mut roster = Roster::new(engine.clone(), broker.clone(), &config);
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());
         let parts = Parts {
-            broker: Broker::new(engine.clone(), Policy::default(), Revisions::default()).limited_by(callers),
+            broker,
             clock,
             readiness: readiness.clone(),
             overall: engine.judge(rule),

@@ -84,6 +84,11 @@ impl Broker {
         Self { limits, ..self }
     }
 
+    /// What callers may take.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Puts another policy in force: the next call is decided by it, and so is one that is under way before it gets a
     /// token. Whoever holds on to a decision hears of it.
     pub fn put_in_force(&self, policy: &Arc<Policy>) {

@@ -8,6 +8,7 @@ mod check_config;
 #[cfg(feature = "sandbox")]
 mod dev;
 mod inspect;
+mod policy;
 mod serve;
 mod try_upstream;
 mod watch;
@@ -93,6 +94,11 @@ enum Command {
         /// The configuration file.
         file: PathBuf,
     },
+    /// Try the policy of a configuration out.
+    Policy {
+        #[command(subcommand)]
+        command: policy::Command,
+    },
     /// Make one exchange as the broker would, without a broker, and explain every step. The secrets of the
     /// credential, tokens and extra parameters are masked; parameters and the texts of a description are shown. The
     /// token is thrown away. The upstream counts it as a login, and a refused one towards a lockout.
@@ -126,6 +132,8 @@ struct Broker {
 enum Failure {
     /// The user must change something: exit code 64.
     Usage(String),
+    /// The answer, which was printed, is no: exit code 1.
+    No,
     /// It did not work: exit code 1.
     Failed(Box<dyn Error + Send + Sync>),
 }
@@ -138,6 +146,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match dispatch(command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::No) => ExitCode::FAILURE,
         Err(Failure::Usage(text)) => say(&text, EXIT_USAGE),
         Err(Failure::Failed(error)) => say(&error.to_string(), 1),
     }
@@ -153,6 +162,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Report { broker, report } => block_on(ask::report(broker, report)),
         Command::Inspect { broker, workspace } => block_on(inspect::inspect(broker, workspace)),
         Command::CheckConfig { file } => check_config::check_config(&file),
+        Command::Policy { command } => policy::policy(&command),
         Command::TryUpstream(options) => block_on(try_upstream::try_upstream(options)),
         Command::Healthcheck { broker, service } => block_on(ask::healthcheck(broker, &service)),
     }

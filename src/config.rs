@@ -13,6 +13,7 @@ mod endpoint;
 mod environment;
 mod explain;
 mod files;
+mod grants;
 mod health;
 mod history;
 mod kind;
@@ -32,6 +33,7 @@ pub use changes::{Changes, Standing, UpstreamChange, WorkspaceChange};
 pub use environment::Environment;
 pub use explain::explain;
 pub use files::Files;
+pub use grants::Grant;
 pub use history::{History, Record};
 pub use kind::Kind;
 pub use problem::{Place, Problem, Problems, Warning};
@@ -43,6 +45,7 @@ pub use upstream::Upstream;
 pub use workspace::Workspace;
 
 use crate::health::Rule;
+use crate::policy::Policy;
 use crate::secret::MarkKey;
 use reader::{OVERLAY_PREFIX, Reading, Section, shown, unknown, variable};
 use secret_source::SecretFiles;
@@ -51,7 +54,7 @@ use std::path::Path;
 use toml::de::DeTable;
 use workspace::KnownUpstreams;
 
-const ROOT_KEYS: &[&str] = &["server", "log", "engine", "health", "limits", "upstreams", "workspaces"];
+const ROOT_KEYS: &[&str] = &["server", "log", "engine", "health", "limits", "upstreams", "workspaces", "grants"];
 
 /// The sections whose scalars the environment may override.
 const OVERLAID: [(&str, &[&str]); 5] = [
@@ -79,6 +82,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// The tenants that tokens are for; no name stands twice, each names an upstream from above.
     pub workspaces: Vec<Workspace>,
+    /// Who may do what with them.
+    pub grants: Vec<Grant>,
     /// What works and had better be changed.
     pub warnings: Vec<Warning>,
 }
@@ -129,7 +134,15 @@ impl Config {
         let mut files = SecretFiles::default();
         let (upstreams, known) = read_upstreams(root, &mut files);
         let workspaces = read_workspaces(root, &known, &engine, &mut files);
-        Self { server, log, engine, health, limits, upstreams, workspaces, warnings: Vec::new() }
+        let grants = grants::read(root);
+        let unwise = grants::warnings(&grants, workspaces.iter().map(|workspace| &workspace.name));
+        root.reading.warnings.extend(unwise);
+        Self { server, log, engine, health, limits, upstreams, workspaces, grants, warnings: Vec::new() }
+    }
+
+    /// The policy that its grants make.
+    pub fn policy(&self) -> Policy {
+        grants::policy(&self.grants)
     }
 }
 
@@ -234,6 +247,7 @@ mod tests {
             upstream::BUDGET_KEYS,
             upstream::CERTIFICATE_KEYS,
             workspace::KEYS,
+            grants::KEYS,
             secret_source::KEYS,
         ];
         for key in sections.concat() {

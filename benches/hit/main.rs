@@ -1,9 +1,11 @@
-//! How long a hit takes at each height, with one Workspace and with 100,000: it must not depend on how many there are.
+//! How long a hit takes at each height, with one Workspace and with 100,000, and the policy's decision in it, with one
+//! grant and with 1,000: it must not depend on how many there are.
 //!
 //!     cargo bench --bench hit
 //!
 //! Times are of the machine at hand; the instructions of a hit are bounded by `bench/hits.sh`.
 
+mod policy;
 mod world;
 
 use criterion::{BenchmarkId, Criterion};
@@ -17,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(4))
         .configure_from_args();
+    policy::measure(&mut criterion)?;
     for workspaces in [1, 100_000] {
         measure(&mut criterion, workspaces)?;
     }

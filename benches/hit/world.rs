@@ -105,7 +105,12 @@ impl World {
         let engine = Engine::new(clock.clone(), supervisor.clone(), settings, Metrics::register(&mut registry));
         let upstream = UpstreamName::parse("instantly")?;
         engine.add_upstream(upstream.clone(), limits());
-        let broker = Broker::new(engine.clone(), policy()?, Revisions::default()).limited_by(unlimited());
+        let policy = Policy::new(vec![Grant {
+            caller: CallerPattern::parse("loopback")?,
+            workspaces: vec![WorkspacePattern::parse("bench/*")?],
+            actions: Action::ALL.into_iter().collect(),
+        }]);
+        let broker = Broker::new(engine.clone(), policy, Revisions::default()).limited_by(unlimited());
         let parts = Parts {
             broker: broker.clone(),
             clock,
@@ -183,11 +188,6 @@ fn unlimited() -> CallerLimits {
     let pace = Pace { per_second: u32::MAX, burst: u32::MAX };
     let rates = PerAction { get: pace, watch: pace, report: pace, health: pace };
     CallerLimits::new(&Paces { rates, ..Paces::default() }, CallerMetrics::default())
-}
-
-fn policy() -> Result<Policy, Box<dyn Error>> {
-    let (caller, workspaces) = (CallerPattern::parse("loopback")?, vec![WorkspacePattern::parse("bench/**")?]);
-    Ok(Policy::new(vec![Grant { caller, workspaces, actions: Action::ALL.into_iter().collect() }]))
 }
 
 /// So much budget that it plays no part.

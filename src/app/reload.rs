@@ -187,6 +187,7 @@ impl Reloader {
                 count(|change| matches!(change, WorkspaceChange::Changed { credential: true, .. })),
             workspaces.redescribed = count(|change| matches!(change, WorkspaceChange::Changed { recipe: true, .. })),
             upstreams.changed = changes.upstreams.len(),
+            grants.changed = changes.grants,
             "configuration accepted"
         );
     }

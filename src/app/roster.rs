@@ -1,15 +1,18 @@
-//! The engine as it is configured: which upstreams and Workspaces it has, and how a new configuration becomes theirs.
+//! The broker as it is configured: which upstreams and Workspaces its engine has and who may do what with them, and how
+//! a new configuration becomes theirs.
 //!
-//! Promises: whatever can fail is made before anything is changed; what a configuration does not change is not touched;
+//! Promises: no call gets by an old grant what is new, nor by a new grant what is old; whatever can fail is made before anything is changed; what a configuration does not change is not touched;
 //! the work is in proportion to the number of Workspaces.
 
+use crate::broker::Broker;
 use crate::config::{
     Changes, Config, Directives, Flow, Place, Problem, Problems, Standing, Upstream, UpstreamChange, Workspace,
     WorkspaceChange,
 };
 use crate::engine::{self, Engine};
 use crate::http;
-use crate::limits::{self, Limits};
+use crate::limits;
+use crate::policy::Policy;
 use crate::provider::Provider;
 use crate::provider::exchange::{self, Exchange, Fields};
 use crate::secret::MarkKey;
@@ -19,10 +22,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The engine, and the configuration that it has now.
+/// The engine and the broker over it, and the configuration that they have now.
 pub(super) struct Roster {
     engine: Engine,
-    callers: Limits,
+    broker: Broker,
     key: MarkKey,
     standing: Standing,
     reached: HashMap<UpstreamName, Arc<exchange::Upstream>>,
@@ -35,9 +38,10 @@ pub(super) struct Prepared {
     standing: Standing,
     settings: engine::Settings,
     reached: HashMap<UpstreamName, Arc<exchange::Upstream>>,
-    callers: limits::Settings,
     limits: Vec<(UpstreamName, engine::Limits)>,
     steps: Vec<Step>,
+    policy: Arc<Policy>,
+    callers: limits::Settings,
 }
 
 /// What is done to one Workspace.
@@ -109,10 +113,10 @@ pub(super) fn settings(config: &Config) -> engine::Settings {
 }
 
 impl Roster {
-    /// An engine and limits of callers that have the settings of this configuration and nothing else.
-    pub(super) fn new(engine: Engine, callers: Limits, config: &Config) -> Self {
+    /// An engine that has the settings of this configuration and nothing else, and a broker that lets nobody.
+    pub(super) fn new(engine: Engine, broker: Broker, config: &Config) -> Self {
         let standing = Standing::without_workspaces(config);
-        Self { engine, callers, key: MarkKey::random(), standing, reached: HashMap::new() }
+        Self { engine, broker, key: MarkKey::random(), standing, reached: HashMap::new() }
     }
 
     /// What is in force.
@@ -125,6 +129,7 @@ impl Roster {
         let next = Standing::of(&config, &self.key);
         let changes = self.standing.changes_to(&next);
         let (standing, settings) = (next.bound_as(&self.standing), settings(&config));
+        let policy = Arc::new(config.policy());
         let Config { upstreams, workspaces, log, limits: callers, .. } = config;
         let mut problems = Vec::new();
         let mut reached = HashMap::with_capacity(upstreams.len());
@@ -146,25 +151,23 @@ impl Roster {
         }
         match Problems::new(problems) {
             Some(problems) => Err(problems),
-            None => Ok(Prepared {
-                changes,
-                level: log.level,
-                standing,
-                settings,
-                reached,
-                callers,
-                limits: limits_of,
-                steps,
-            }),
+            None => {
+                let (level, limits) = (log.level, limits_of);
+                Ok(Prepared { changes, level, standing, settings, reached, limits, steps, policy, callers })
+            }
         }
     }
 
-    /// Puts it in force. Calls that come meanwhile find each Workspace as it was or as it will be.
+    /// Puts it in force. Calls that come meanwhile find each Workspace as it was or as it will be, and are let only if
+    /// they were before and will be.
     pub(super) fn install(&mut self, prepared: Prepared) -> Changes {
-        let Prepared { changes, level: _, standing, settings, reached, callers, limits, steps } = prepared;
-        let Self { engine, .. } = self;
+        let Prepared { changes, level: _, standing, settings, reached, limits, steps, policy, callers } = prepared;
+        let Self { engine, broker, .. } = self;
         if changes.limits {
-            self.callers.configure(&callers);
+            broker.limits().configure(&callers);
+        }
+        if changes.grants {
+            broker.put_in_force(&Arc::new(broker.policy().and(Arc::clone(&policy))));
         }
         if changes.engine {
             engine.configure(settings);
@@ -183,6 +186,9 @@ impl Roster {
         }
         for (name, _) in changes.upstreams.iter().filter(|(_, change)| **change == UpstreamChange::Removed) {
             engine.remove_upstream(name);
+        }
+        if changes.grants {
+            broker.put_in_force(&policy);
         }
         self.standing = standing;
         self.reached = reached;

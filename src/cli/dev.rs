@@ -37,6 +37,9 @@ pub(super) struct Options {
 
 /// Less than anybody should set, so that a token can be reported right after it was got.
 const MIN_GAP: &str = "10ms";
+/// Whoever runs `dev` may have all of it.
+const GRANTS: &str = "[[grants]]\ncaller = \"loopback\"\nworkspaces = [\"demo/*\"]\n\
+                      actions = [\"get\", \"watch\", \"report\", \"health\"]\n";
 /// The name of the configuration file.
 const CONFIG: &str = "dev.toml";
 
@@ -81,7 +84,7 @@ fn config_text(options: &Options, upstream: SocketAddr) -> String {
     format!(
         "[server]\ngrpc_listen = \"{grpc_listen}\"\nprobe_listen = \"{probe_listen}\"\n\
          [log]\nformat = \"human\"\nlevel = {log:?}\n\
-         [engine]\nmin_gap = \"{MIN_GAP}\"\n{}",
+         [engine]\nmin_gap = \"{MIN_GAP}\"\n{}\n{GRANTS}",
         samples::tables(upstream)
     )
 }
@@ -128,6 +131,9 @@ Try, in another terminal:
   # what is sent to an upstream, and what is made of its answer
   {program} try-upstream {config} demo/emnify-switched
   {program} try-upstream {config} demo/described
+
+  # who may do what, and by which grant
+  {program} policy test --config {config} --caller loopback --workspace demo/emnify --action get
 
   # break the upstream, see the token being served all the same, mend it
   curl -fsS -H 'content-type: application/json' -d '{{\"status\":503}}' {api}/_control/faults

@@ -8,6 +8,7 @@ use crate::health::Rule;
 use crate::http;
 use crate::lifetime::Bounds;
 use crate::limits;
+use crate::policy::Grant;
 use crate::provider::exchange::Fields;
 use crate::secret::{Mark, MarkKey};
 use crate::token::WorkspaceName;
@@ -29,6 +30,7 @@ pub struct Standing {
     limits: limits::Settings,
     upstreams: HashMap<UpstreamName, UpstreamStanding>,
     workspaces: HashMap<WorkspaceName, WorkspaceStanding>,
+    grants: Vec<Grant>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -119,6 +121,8 @@ pub struct Changes {
     pub limits: bool,
     /// Whether something else is logged.
     pub level: bool,
+    /// Whether other callers may do other things.
+    pub grants: bool,
     /// The keys whose new values count only after a restart.
     pub restart: Vec<&'static str>,
 }
@@ -131,6 +135,7 @@ impl Standing {
         Self {
             upstreams: upstreams.map(|one| (one.name.clone(), UpstreamStanding::of(one, key))).collect(),
             workspaces: workspaces.map(|one| (one.name.clone(), WorkspaceStanding::of(one, key))).collect(),
+            grants: config.grants.iter().map(|one| one.grant.clone()).collect(),
             ..Self::without_workspaces(config)
         }
     }
@@ -146,6 +151,7 @@ impl Standing {
             limits: config.limits.clone(),
             upstreams: HashMap::new(),
             workspaces: HashMap::new(),
+            grants: Vec::new(),
         }
     }
 
@@ -157,6 +163,7 @@ impl Standing {
             engine: Engine { max_watches: self.engine.max_watches, ..next.engine.clone() } != self.engine,
             limits: self.limits != next.limits,
             level: self.level != next.level,
+            grants: self.grants != next.grants,
             restart: self.restart_for(next),
         }
     }

@@ -40,6 +40,8 @@ pub enum Place {
 pub struct Warning {
     /// The path of the key.
     pub key: String,
+    /// Where it stands.
+    pub place: Place,
     /// What is unwise about it.
     pub text: String,
 }
@@ -88,17 +90,25 @@ impl fmt::Display for Problems {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, place, text } = self;
-        match place {
-            Place::Line(line) => write!(f, "{key} (line {line}): {text}"),
-            Place::Variable(name) => write!(f, "{key} ({name}): {text}"),
-            Place::File(path) => write!(f, "{key} ({}): {text}", path.display()),
-            Place::Unknown => write!(f, "{key}: {text}"),
-        }
+        write!(f, "{key}{place}: {text}")
     }
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.text)
+        let Self { key, place, text } = self;
+        write!(f, "{key}{place}: {text}")
+    }
+}
+
+/// As it stands behind a key.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, " (line {line})"),
+            Self::Variable(name) => write!(f, " ({name})"),
+            Self::File(path) => write!(f, " ({})", path.display()),
+            Self::Unknown => Ok(()),
+        }
     }
 }

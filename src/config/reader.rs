@@ -136,7 +136,7 @@ impl<'t> Reading<'t> {
     }
 
     pub(super) fn warn(&mut self, key: impl Into<String>, text: impl Into<String>) {
-        self.warnings.push(Warning { key: key.into(), text: text.into() });
+        self.warnings.push(Warning { key: key.into(), place: Place::Unknown, text: text.into() });
     }
 
     /// Line and column of a position in the file, both from 1.

@@ -3,12 +3,14 @@
 mod ask;
 mod besieged;
 mod dev;
+mod policy;
 mod reload;
 mod serve;
 mod try_upstream;
 mod usage;
 mod watch;
 
+use crate::grants::ALL_TO_LOOPBACK;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -113,6 +115,7 @@ impl Files {
         Self::new(&format!(
             "[server]\ngrpc_listen = \"127.0.0.1:0\"\nprobe_listen = \"127.0.0.1:0\"\n{server}\n\
              [log]\nlevel = \"trace\"\n\
+             {ALL_TO_LOOPBACK}\
              [[upstreams]]\nname = \"one\"\nkind = \"emnify\"\nurl = \"http://{address}\"\n{upstream}\n\
              [[workspaces]]\nname = \"{WORKSPACE}\"\nupstream = \"one\"\norganisation = 1\n\
              credential = {{ application_token = {{ file = \"secret\" }} }}\n"

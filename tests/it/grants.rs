@@ -1,15 +1,19 @@
 //! The grants of tests whose subject is something else.
 
-use token_broker::policy::{Action, CallerPattern, Grant, Policy, WorkspacePattern};
+use std::path::Path;
+use token_broker::config::{Config, Environment};
+use token_broker::policy::Policy;
 
-/// Everything to whoever comes over loopback.
+/// For a configuration. Ends with a line's end, and may stand wherever a table may begin.
+pub(crate) const ALL_TO_LOOPBACK: &str = "[[grants]]\ncaller = \"loopback\"\nworkspaces = [\"**\"]\n\
+                                          actions = [\"get\", \"watch\", \"report\", \"health\"]\n";
+
+/// The same as a policy.
 pub(crate) fn all_to_loopback() -> Policy {
-    policy_for("loopback", &["**"])
+    policy(ALL_TO_LOOPBACK)
 }
 
-/// These Workspaces to these callers.
-pub(crate) fn policy_for(caller: &str, workspaces: &[&str]) -> Policy {
-    let workspaces = workspaces.iter().map(|pattern| WorkspacePattern::parse(pattern).unwrap()).collect();
-    let caller = CallerPattern::parse(caller).unwrap();
-    Policy::new(vec![Grant { caller, workspaces, actions: Action::ALL.into_iter().collect() }])
+/// The policy that the grants of a configuration make.
+pub(crate) fn policy(text: &str) -> Policy {
+    Config::parse(text, Path::new("."), &Environment::default()).unwrap().policy()
 }

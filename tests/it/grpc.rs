@@ -6,6 +6,7 @@ mod deadlines;
 mod fake;
 mod health;
 mod input;
+mod matrix;
 mod reasons;
 mod report;
 mod rights;
@@ -32,6 +33,7 @@ use token_broker::grpc::pb::token_service_client::TokenServiceClient;
 use token_broker::grpc::pb::{GetTokenRequest, GetTokenResponse};
 use token_broker::grpc::{self, Parts, Reflection};
 use token_broker::health::Rule;
+use token_broker::identity::{self, Authenticated, Caller};
 use token_broker::listener::{Limits, Peer, serve_io};
 use token_broker::readiness::Readiness;
 use token_broker::revision::Revisions;
@@ -65,6 +67,7 @@ struct App {
     channel: Channel,
     routes: axum::Router,
     peer: Peer,
+    broker: Broker,
     engine: Engine,
     provider: Arc<FakeProvider>,
     clock: Clock,
@@ -75,22 +78,29 @@ struct App {
 
 impl App {
     async fn new() -> Self {
-        Self::start(Reflection::Off, Readiness::new(), [127, 0, 0, 1]).await
+        Self::start(Reflection::Off, Readiness::new(), Caller::loopback()).await
     }
 
-    async fn start(reflection: Reflection, readiness: Readiness, peer: [u8; 4]) -> Self {
-        Self::judged(Rule { max_unhealthy: 1.0 }, reflection, readiness, peer).await
+    /// Called by somebody who may do nothing.
+    async fn of_a_stranger() -> Self {
+        Self::start(Reflection::Off, Readiness::new(), Caller::unix(1)).await
+    }
+
+    async fn start(reflection: Reflection, readiness: Readiness, caller: Caller) -> Self {
+        Self::judged(Rule { max_unhealthy: 1.0 }, reflection, readiness, caller).await
     }
 
     /// With this rule over all Workspaces.
-    async fn judged(rule: Rule, reflection: Reflection, readiness: Readiness, peer: [u8; 4]) -> Self {
+    async fn judged(rule: Rule, reflection: Reflection, readiness: Readiness, caller: Caller) -> Self {
         let (clock, supervisor) = (Clock::simulated(), Supervisor::new());
         let metrics = Metrics::new(&clock);
         let provider = Arc::new(FakeProvider::default());
         let engine = engine(&clock, &supervisor, &metrics, &provider);
+        let broker = Broker::new(engine.clone(), all_to_loopback(), Revisions::default());
+        let (means, peer) = known_as(caller);
         let routes = grpc::routes(
             Parts {
-                broker: Broker::new(engine.clone(), all_to_loopback(), Revisions::default()),
+                broker: broker.clone(),
                 clock: clock.clone(),
                 readiness: readiness.clone(),
                 overall: engine.judge(rule),
@@ -99,11 +109,10 @@ impl App {
                 request_ids: RequestIds::new(1),
                 reflection,
             },
-            grpc::Means::Loopback,
+            means,
         );
-        let peer = Peer { addr: SocketAddr::from((peer, 1)), identity: None };
         let channel = connect(&routes, peer.clone(), &supervisor, (USUAL_WINDOW, USUAL_AGE)).await;
-        Self { channel, routes, peer, engine, provider, clock, readiness, supervisor, metrics }
+        Self { channel, routes, peer, broker, engine, provider, clock, readiness, supervisor, metrics }
     }
 
     /// A client that takes so many bytes of an answer before it has read them.
@@ -174,6 +183,16 @@ impl App {
     }
 }
 
+/// How a caller is told apart, and its connection.
+fn known_as(caller: Caller) -> (grpc::Means, Peer) {
+    let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+    if caller == Caller::loopback() {
+        return (grpc::Means::Loopback, Peer { addr, identity: None });
+    }
+    let identity = Some(Authenticated { caller, evidence: Arc::new(identity::Channel) });
+    (grpc::Means::Channel, Peer { addr, identity })
+}
+
 /// One more connection to a broker.
 async fn connect(
     routes: &axum::Router,
@@ -193,7 +212,7 @@ fn engine(clock: &Clock, supervisor: &Supervisor, metrics: &Metrics, provider: &
         serve_margin: Duration::from_secs(5),
         min_gap: Duration::from_secs(10),
         max_waiters: 100,
-        max_workspaces: 10,
+        max_workspaces: 200,
         max_watches: 1_000,
         seed: 1,
     };

@@ -8,6 +8,7 @@ mod hostile;
 mod phases;
 pub(crate) mod raw;
 
+use crate::grants::all_to_loopback;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::{MethodRouter, post};
@@ -23,6 +24,7 @@ use token_broker::grpc::{Parts, Reflection};
 use token_broker::health::Rule;
 use token_broker::listener::{self, Limits, Listener, Protocol};
 use token_broker::readiness::Readiness;
+use token_broker::revision::Revisions;
 use token_broker::supervisor::Supervisor;
 use token_broker::telemetry::metrics::Metrics;
 use token_broker::telemetry::request::RequestIds;
@@ -87,7 +89,7 @@ async fn serve_broker(limits: Limits, further: Router) -> Served {
     let routes = token_broker::grpc::routes(
         Parts {
             overall: engine.judge(Rule { max_unhealthy: 1.0 }),
-            broker: Broker::new(engine, crate::grants::all_to_loopback(), token_broker::revision::Revisions::default()),
+            broker: Broker::new(engine, all_to_loopback(), Revisions::default()),
             clock,
             readiness: Readiness::new(),
             supervisor: supervisor.clone(),

@@ -9,6 +9,7 @@ mod config;
 mod engine;
 #[cfg(test)]
 mod grants;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod holds;

@@ -1,7 +1,10 @@
 use super::super::roster;
 use super::*;
+use crate::broker::Broker;
 use crate::config::Environment;
 use crate::engine::{Engine, Metrics};
+use crate::policy::Policy;
+use crate::revision::Revisions;
 use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -25,7 +28,8 @@ impl Followed {
         let (clock, history) = (Clock::system(), History::default());
         let counted = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let engine = Engine::new(clock.clone(), Supervisor::new(), roster::settings(&config), counted);
-        let mut roster = Roster::new(engine, Limits::default(), &config);
+        let broker = Broker::new(engine.clone(), Policy::default(), Revisions::default());
+        let mut roster = Roster::new(engine, broker, &config);
         roster.install(roster.prepare(config).unwrap());
         history.accepted(clock.now().wall, Vec::new());
         let (filter, pending, rest) = (Filter::of_nobody(), None, Duration::ZERO);

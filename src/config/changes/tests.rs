@@ -39,11 +39,31 @@ fn of_workspace(lines: &str, secret: &str) -> Option<WorkspaceChange> {
 fn the_same_changes_nothing() {
     let one = || config("[log]\nlevel = \"warn\"", "timeout = \"5s\"", "upstream = \"one\"", SECRET);
     let changes = changes(&one(), &one());
-    let Changes { upstreams, workspaces, engine, limits, level, restart } = &changes;
-    assert!(
-        upstreams.is_empty() && workspaces.is_empty() && restart.is_empty() && !engine && !limits && !level,
-        "{changes:?}"
-    );
+    let Changes { upstreams, workspaces, engine, limits, level, grants, restart } = &changes;
+    assert!(upstreams.is_empty() && workspaces.is_empty() && restart.is_empty(), "{changes:?}");
+    assert!(!engine && !limits && !level && !grants, "{changes:?}");
+}
+
+#[test]
+fn grants_change_in_what_they_allow_and_not_in_where_they_stand() {
+    let grant = "[[grants]]\ncaller = \"unix:1\"\nworkspaces = [\"a\"]\nactions = [\"get\", \"watch\"]\n";
+    let with = |sections: &str| config(sections, "", "upstream = \"one\"", SECRET);
+    let before = with(grant);
+    let rows = [
+        (grant.to_owned(), false),
+        (format!("\n\n{grant}"), false),
+        (grant.replace("\"get\", \"watch\"", "\"watch\", \"get\""), false),
+        (grant.replace("\"get\", ", ""), true),
+        (grant.replace("unix:1", "unix:2"), true),
+        (grant.replace("[\"a\"]", "[\"*\"]"), true),
+        (grant.repeat(2), true),
+        (String::new(), true),
+    ];
+    for (sections, changed) in rows {
+        let changes = changes(&before, &with(&sections));
+        assert_eq!(changes.grants, changed, "{sections}");
+        assert!(changes.restart.is_empty() && changes.workspaces.is_empty(), "{changes:?}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod workspaces;
 use super::{App, Channel, HOUR, HUNG};
 use std::time::Duration;
 use token_broker::grpc::Reflection;
+use token_broker::identity::Caller;
 use token_broker::readiness::Readiness;
 use tokio::time::timeout;
 use tonic::{Code, Streaming};
@@ -58,7 +59,7 @@ async fn check_answers_for_the_broker_and_its_services() {
 async fn it_does_not_serve_before_it_has_started_and_while_it_drains() {
     let readiness = Readiness::new();
     let latch = readiness.latch("starting");
-    let app = App::start(Reflection::Off, readiness, [127, 0, 0, 1]).await;
+    let app = App::start(Reflection::Off, readiness, Caller::loopback()).await;
     assert_eq!(check(&app, "").await, Ok(ServingStatus::NotServing));
     drop(latch);
     assert_eq!(check(&app, "").await, Ok(ServingStatus::Serving));

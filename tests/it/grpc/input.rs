@@ -8,8 +8,6 @@ use prost::Message as _;
 use std::convert::Infallible;
 use std::time::Duration;
 use token_broker::error::Reason;
-use token_broker::grpc::Reflection;
-use token_broker::readiness::Readiness;
 use tonic::Code;
 use tonic::body::Body;
 use tonic_types::StatusExt as _;
@@ -123,8 +121,8 @@ async fn an_unknown_workspace_is_not_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_from_elsewhere_is_told_the_same_of_every_name() {
-    let app = App::start(Reflection::Off, Readiness::new(), [192, 0, 2, 1]).await;
+async fn a_caller_without_a_grant_is_told_the_same_of_every_name() {
+    let app = App::of_a_stranger().await;
     let known = app.get(asking(WORKSPACE)).await.unwrap_err();
     let unknown = app.get(asking("fleet/asia")).await.unwrap_err();
     assert_eq!(told(&known), (Code::PermissionDenied, "CALLER_FORBIDDEN".to_owned()));

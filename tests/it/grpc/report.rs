@@ -4,9 +4,7 @@ use super::fake::{EXTRA, VALUE};
 use super::{App, WORKSPACE, asking, told};
 use prost::Message as _;
 use std::time::Duration;
-use token_broker::grpc::Reflection;
 use token_broker::grpc::pb::{ReportRejectedTokenRequest, ReportRejectedTokenResponse, TokenSource};
-use token_broker::readiness::Readiness;
 use tokio::task::JoinSet;
 use tokio::time::advance;
 use tonic::{Code, Request, Status};
@@ -137,7 +135,7 @@ async fn unknown_and_forbidden_are_told_as_of_any_call() {
     let unknown = ReportRejectedTokenRequest { workspace: "fleet/asia".to_owned(), ..reporting(UNSEEN, 401) };
     let status = report(&app, unknown.clone()).await.unwrap_err();
     assert_eq!(told(&status), (Code::NotFound, "WORKSPACE_UNKNOWN".to_owned()));
-    let app = App::start(Reflection::Off, Readiness::new(), [192, 0, 2, 1]).await;
+    let app = App::of_a_stranger().await;
     for request in [unknown, reporting(UNSEEN, 401)] {
         let status = report(&app, request).await.unwrap_err();
         assert_eq!(told(&status), (Code::PermissionDenied, "CALLER_FORBIDDEN".to_owned()));

@@ -1,7 +1,6 @@
 //! Streams that stay open while what their callers are judged by changes.
 
 use super::{App, Channel, HOUR, HUNG, USUAL_AGE, USUAL_WINDOW, WORKSPACE, connect, told};
-use crate::grants::policy_for;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -15,6 +14,7 @@ use token_broker::health::Rule;
 use token_broker::identity::{Authenticated, Caller, Evidence};
 use token_broker::limits::{Limits, Metrics as LimitMetrics, Pace, PerAction, Settings};
 use token_broker::listener::Peer;
+use token_broker::policy::{Action, CallerPattern, Grant, Policy, WorkspacePattern};
 use token_broker::revision::Revisions;
 use token_broker::telemetry::metrics::Metrics;
 use token_broker::telemetry::request::RequestIds;
@@ -27,6 +27,13 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt as _;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// These Workspaces to these callers.
+fn policy_for(caller: &str, workspaces: &[&str]) -> Policy {
+    let workspaces = workspaces.iter().map(|pattern| WorkspacePattern::parse(pattern).unwrap()).collect();
+    let caller = CallerPattern::parse(caller).unwrap();
+    Policy::new(vec![Grant { caller, workspaces, actions: Action::ALL.into_iter().collect() }])
+}
 
 /// What can be taken away.
 #[derive(Debug, Default)]

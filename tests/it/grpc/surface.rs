@@ -4,6 +4,7 @@ use super::fake::{EXTRA, VALUE};
 use super::{App, Channel, GET_TOKEN, WORKSPACE, asking};
 use crate::logs::{Capture, captured_by};
 use token_broker::grpc::Reflection;
+use token_broker::identity::Caller;
 use token_broker::provider::Failure;
 use token_broker::readiness::Readiness;
 use tonic::{Code, Request, Status};
@@ -24,7 +25,7 @@ async fn reflected(app: &App, ask: MessageRequest) -> Result<ServerReflectionRes
 
 #[tokio::test(start_paused = true)]
 async fn reflection_tells_the_schema_where_it_is_on() {
-    let app = App::start(Reflection::On, Readiness::new(), [127, 0, 0, 1]).await;
+    let app = App::start(Reflection::On, Readiness::new(), Caller::loopback()).await;
     let answer = reflected(&app, MessageRequest::ListServices(String::new())).await.unwrap();
     let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else { panic!("{answer:?}") };
     let mut names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();

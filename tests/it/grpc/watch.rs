@@ -4,12 +4,10 @@ use super::fake::{EXTRA, TAKES, VALUE};
 use super::{App, Channel, HOUR, HUNG, WORKSPACE, asking, told};
 use prost::Message as _;
 use std::time::Duration;
-use token_broker::grpc::Reflection;
 use token_broker::grpc::pb::token_service_client::TokenServiceClient;
 use token_broker::grpc::pb::watch_tokens_response::State;
 use token_broker::grpc::pb::{WatchTokensRequest, WatchTokensResponse};
 use token_broker::provider::Failure;
-use token_broker::readiness::Readiness;
 use token_broker::token::WorkspaceName;
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Status, Streaming};
@@ -162,8 +160,8 @@ async fn a_thousand_of_the_longest_names_fit_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_from_elsewhere_may_watch_nothing() {
-    let app = App::start(Reflection::Off, Readiness::new(), [192, 0, 2, 1]).await;
+async fn a_caller_without_a_grant_may_watch_nothing() {
+    let app = App::of_a_stranger().await;
     for workspaces in [&[WORKSPACE][..], &["fleet/asia"], &["fleet/asia", WORKSPACE]] {
         let status = app.client().watch_tokens(watching(workspaces)).await.unwrap_err();
         assert_eq!(told(&status), (Code::PermissionDenied, "CALLER_FORBIDDEN".to_owned()));

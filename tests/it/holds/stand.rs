@@ -1,6 +1,7 @@
 //! A broker as its own process, and the simulated upstream that it asks.
 
 use super::secs;
+use crate::grants::ALL_TO_LOOPBACK;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -97,6 +98,7 @@ fn configuration(setup: &Setup, upstream: SocketAddr) -> String {
     let mut text = format!(
         "[server]\ngrpc_listen = \"127.0.0.1:0\"\nprobe_listen = \"127.0.0.1:0\"\n\
          [log]\nformat = \"json\"\nlevel = \"info\"\n\
+         {ALL_TO_LOOPBACK}\
          [[upstreams]]\nname = \"sandbox\"\nkind = \"emnify\"\nurl = \"http://{upstream}\"\n{}\n",
         setup.upstream
     );

@@ -51,6 +51,7 @@ export class Broker {
       section('[engine]', { min_gap: '100ms' }),
       ...named('[[upstreams]]', upstreams),
       ...named('[[workspaces]]', workspaces),
+      section('[[grants]]', { caller: 'loopback', workspaces: Object.keys(workspaces), actions: ['get'] }),
     ];
     writeFileSync(file, sections.join('\n'));
     const child = this.#spawn(['serve', '--config', file], ['ignore', 'ignore', 'pipe']);

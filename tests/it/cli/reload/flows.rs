@@ -1,6 +1,7 @@
 //! Flows and what they take: a change of one Workspace concerns that one and no other.
 
 use super::{Broker, Files, OFTEN, PATIENCE, Upstream, WORKSPACE};
+use crate::grants::ALL_TO_LOOPBACK;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ async fn broker(workspace: &str, prepare: impl FnOnce(&Files, &Upstream)) -> Bro
     let files = Files::new(&format!(
         "[server]\ngrpc_listen = \"127.0.0.1:0\"\nprobe_listen = \"127.0.0.1:0\"\n{OFTEN}\n\
          [engine]\nmin_gap = \"10ms\"\n[log]\nlevel = \"trace\"\n\
+         {ALL_TO_LOOPBACK}\
          [[upstreams]]\nname = \"oauth2\"\nkind = \"oauth2\"\nurl = \"http://{address}/oauth2/token\"\n\
          [[upstreams]]\nname = \"wyvern\"\nkind = \"wyvern\"\nurl = \"http://{address}/wyvern\"\n\
          [[upstreams]]\nname = \"described\"\nkind = \"http\"\nurl = \"http://{address}/odd/text\"\n\

@@ -6,6 +6,7 @@ use super::{check, is_quiet, next, watch};
 use std::time::Duration;
 use token_broker::grpc::Reflection;
 use token_broker::health::Rule;
+use token_broker::identity::Caller;
 use token_broker::provider::Failure;
 use token_broker::readiness::Readiness;
 use token_broker::token::WorkspaceName;
@@ -16,7 +17,7 @@ const TOKENS: &str = "tokenbroker.v1.TokenService";
 
 async fn judged(max_unhealthy: f64) -> App {
     let rule = Rule { max_unhealthy };
-    App::judged(rule, Reflection::Off, Readiness::new(), [127, 0, 0, 1]).await
+    App::judged(rule, Reflection::Off, Readiness::new(), Caller::loopback()).await
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,9 +5,7 @@ use super::{asking, check, client, is_quiet, next, watch};
 use std::sync::Arc;
 use std::time::Duration;
 use token_broker::engine::{Call, Interest, Origin, Workspace};
-use token_broker::grpc::Reflection;
 use token_broker::provider::{Failure, Provider};
-use token_broker::readiness::Readiness;
 use token_broker::token::WorkspaceName;
 use token_broker::upstream::{KeepWarm, UpstreamName};
 use tokio::time::{Instant, sleep, timeout};
@@ -30,10 +28,6 @@ pub(super) fn put(app: &App, workspace: &str, keep_warm: KeepWarm) {
     let provider = Arc::clone(&app.provider) as Arc<dyn Provider>;
     let upstream = UpstreamName::parse("fake").unwrap();
     app.engine.put(Workspace { name: name(workspace), upstream, keep_warm, provider }).unwrap();
-}
-
-async fn elsewhere() -> App {
-    App::start(Reflection::Off, Readiness::new(), [10, 0, 0, 1]).await
 }
 
 /// The next status, however long it takes.
@@ -87,25 +81,25 @@ async fn a_rejected_credential_with_a_token_in_hand_serves() {
 
 #[tokio::test(start_paused = true)]
 async fn neither_check_nor_watch_says_why_a_name_is_unknown() {
-    let (here, elsewhere) = (App::new().await, elsewhere().await);
-    let unknown = refusal(&here, "workspace/fleet/asia").await;
+    let (known, strange) = (App::new().await, App::of_a_stranger().await);
+    let unknown = refusal(&known, "workspace/fleet/asia").await;
     assert_eq!((unknown.0, unknown.1.as_str()), (Code::NotFound, "no such service"));
     let malformed = ["workspace/", "workspace/Fleet", "workspace//a", "workspace/a b", "Workspace/fleet/europe"];
     for service in malformed.into_iter().chain(["workspace/fleet/asia", "tokenbroker.v1.Other"]) {
-        assert_eq!(refusal(&here, service).await, unknown, "{service:?}");
+        assert_eq!(refusal(&known, service).await, unknown, "{service:?}");
     }
     // There is such a Workspace, and this caller may not know; nor does it take a place from those who may.
     let all = (0..100).map(|n| name(&format!("w{n}"))).collect();
-    let _places = elsewhere.engine.watch(all, Interest::Status, Origin(1)).unwrap();
+    let _places = strange.engine.watch(all, Interest::Status, Origin(1)).unwrap();
     for service in [HEALTH, "workspace/fleet/asia", "workspace/Fleet"] {
-        assert_eq!(refusal(&elsewhere, service).await, unknown, "{service:?}");
-        let mut stream = watch(&elsewhere, service).await;
+        assert_eq!(refusal(&strange, service).await, unknown, "{service:?}");
+        let mut stream = watch(&strange, service).await;
         assert_eq!(next(&mut stream).await, Some(ServiceUnknown), "{service:?}");
-        elsewhere.engine.freeze(&name(WORKSPACE));
+        strange.engine.freeze(&name(WORKSPACE));
         assert!(is_quiet(&mut stream, Duration::from_secs(60)).await, "{service:?}");
     }
     // What is for anyone still is.
-    assert_eq!(check(&elsewhere, "").await, Ok(Serving));
+    assert_eq!(check(&strange, "").await, Ok(Serving));
 }
 
 #[tokio::test(start_paused = true)]
