@@ -1,5 +1,5 @@
-//! What `soak/noisy-neighbour.sh` measures with: a broker whose callers are told apart by the port that they come to, and
-//! the callers who behave.
+//! What `soak/noisy-neighbour.sh` measures with: a broker whose callers are told apart by the port that they come to,
+//! and the callers who behave.
 //!
 //!     neighbours serve CALLERS           prints one address per caller, and serves until it is killed
 //!     neighbours load SECONDS ADDRESS…   a caller at each address asks a hundred times a second; prints how it went

@@ -3,11 +3,12 @@
 //!
 //! Promises: no cap is ever passed; a call is let in or refused in a bounded number of steps, without allocating for a
 //! caller that is known; a refusal costs the caller nothing and says when to try again; a place is given back when its
-//! [`Permit`] is dropped, however that comes; memory is bounded by [`Settings::max_callers`]. Must not know what a caller
-//! may do, nor whether a Workspace exists.
+//! [`Permit`] is dropped, however that comes; memory is bounded by [`Settings::max_callers`]. Must not know what a
+//! caller may do, nor whether a Workspace exists.
 //!
-//! The rates are [`rate`]'s, not those of the `governor` crate: a caller has four of them and a count of places, kept in one
-//! entry that is found once; their settings change while callers stand; and they tell tokio's time, which tests can stop.
+//! The rates are [`rate`]'s, not those of the `governor` crate: a caller has four of them and a count of places, kept
+//! in one entry that is found once; their settings change while callers stand; and they tell tokio's time, which tests
+//! can stop.
 
 mod account;
 mod callers;

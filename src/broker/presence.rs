@@ -1,8 +1,8 @@
 //! The caller of an open stream, for as long as it is let in.
 //!
-//! Promises: whoever's evidence no longer counts is told so at the next look, when it ends by itself at that moment, and
-//! when anything changes at once; what else follows from a change is due within [`SPREAD`] of it, at another moment for
-//! each stream, so that a thousand of them do not look at all their Workspaces in one go.
+//! Promises: whoever's evidence no longer counts is told so at the next look, when it ends by itself at that moment,
+//! and when anything changes at once; what else follows from a change is due within [`SPREAD`] of it, at another moment
+//! for each stream, so that a thousand of them do not look at all their Workspaces in one go.
 
 use crate::clock::Clock;
 use crate::error::{Error, Reason};

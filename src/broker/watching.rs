@@ -30,8 +30,8 @@ impl Watching {
         Self { broker, presence, watch, judging: None }
     }
 
-    /// Waits until a Workspace looks different from what was last told of it, and says how. Fails when the caller is not
-    /// believed any more. Can be dropped and called again: nothing is lost.
+    /// Waits until a Workspace looks different from what was last told of it, and says how. Fails when the caller is
+    /// not believed any more. Can be dropped and called again: nothing is lost.
     pub async fn next(&mut self) -> Result<(WorkspaceName, View), Error> {
         loop {
             self.presence.check()?;

@@ -9,8 +9,8 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// At how many callers a newcomer looks, in turn, for some that can be forgotten. Two while there is room, so that those
-/// who are gone are forgotten faster than others come.
+/// At how many callers a newcomer looks, in turn, for some that can be forgotten. Two while there is room, so that
+/// those who are gone are forgotten faster than others come.
 const LOOKS: usize = 2;
 const LOOKS_WHEN_FULL: usize = 16;
 

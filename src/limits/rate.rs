@@ -1,8 +1,8 @@
 //! A token bucket in one number: the generic cell rate algorithm, over nanoseconds since some beginning. Pure.
 //!
-//! What is kept of a caller is when all of its calls so far will have been worked off at the long-run rate. A call is let
-//! in if, with it, that lies no further ahead than the burst. So nothing has to be refilled, a refusal costs nothing, and
-//! one compare-and-swap takes a call in.
+//! What is kept of a caller is when all of its calls so far will have been worked off at the long-run rate. A call is
+//! let in if, with it, that lies no further ahead than the burst. So nothing has to be refilled, a refusal costs
+//! nothing, and one compare-and-swap takes a call in.
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! `Watch`: the status at once, and each change.
 //!
 //! Promises: no status twice in a row; who reads late sees the newest; what is unknown now may come to be, so the
-//! stream stays open, and so may the right to know it; who is not believed any more is told so; the drain is told, and ends the stream, since an open one would hold it up; a connection that has
-//! reached its age ends it without a word, before the stream is cut with it.
+//! stream stays open, and so may the right to know it; who is not believed any more is told so; the drain is told, and
+//! ends the stream, since an open one would hold it up; a connection that has reached its age ends it without a word,
+//! before the stream is cut with it.
 
 use super::{HealthService, Subject};
 use crate::broker::Presence;

@@ -141,6 +141,11 @@ async fn token(stream: &mut Streaming<WatchTokensResponse>) {
     while state(stream).await.is_err() {}
 }
 
+/// Up to this status.
+async fn status(stream: &mut Streaming<HealthCheckResponse>, wanted: ServingStatus) {
+    while timeout(HUNG, stream.message()).await.expect("nothing came").unwrap().unwrap().status() != wanted {}
+}
+
 /// How a stream ends, told nothing before that.
 async fn end<T: std::fmt::Debug>(stream: &mut Streaming<T>) -> (Code, String) {
     let message = timeout(2 * HOUR, stream.message()).await.expect("it goes on");
@@ -297,7 +302,7 @@ async fn a_right_that_is_lost_is_told_once_and_its_return_brings_the_token_again
         let begun = Instant::now();
         put_in_force(&world, &["other/**"]);
         assert_eq!(state(&mut stream).await, Err("CALLER_FORBIDDEN".to_owned()));
-        assert_eq!(health.message().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+        status(&mut health, ServingStatus::ServiceUnknown).await;
         assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
 
         // Renewals, an operator's deeds, and policies that change nothing for it.
@@ -305,12 +310,13 @@ async fn a_right_that_is_lost_is_told_once_and_its_return_brings_the_token_again
         let before = world.app.provider.calls();
         assert!(timeout(5 * HOUR, stream.message()).await.is_err(), "something was told");
         assert!(timeout(SECOND, health.message()).await.is_err(), "something was told of its health");
-        assert!(world.app.provider.calls() <= before + 1, "it is not kept warm for who may not have it");
+        let renewals = world.app.provider.calls() - before;
+        assert!(renewals <= 3, "it is not kept warm for who may not have it: {renewals} in five hours");
 
         let begun = Instant::now();
         put_in_force(&world, &[WORKSPACE]);
         token(&mut stream).await;
-        assert_eq!(health.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+        status(&mut health, ServingStatus::Serving).await;
         assert!(begun.elapsed() < 2 * SECOND, "{:?}", begun.elapsed());
     }
 }
@@ -381,7 +387,9 @@ async fn many_workspaces_on_many_streams_are_judged_within_a_second() {
 /// One caller asks as fast as it can; nineteen others ask a hundred times a second each and never hear of it.
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_one_caller_refuses_no_other() {
-    let world = World::new().await;
+    let pace = Pace { per_second: 500, burst: 200 };
+    let rates = PerAction { get: pace, watch: pace, report: pace, health: pace };
+    let world = World::limited(&Settings { rates, ..Settings::default() }).await;
     let proof = Arc::new(Proof::default());
     let flooding = world.client(&Caller::unix(0), &proof).await;
     let mut others = Vec::new();
@@ -396,7 +404,7 @@ async fn a_flood_of_one_caller_refuses_no_other() {
             let mut flooding = flooding.clone();
             flood.spawn(async move {
                 let mut counts = [0, 0];
-                for _ in 0..100 {
+                for _ in 0..10 {
                     counts[usize::from(flooding.get_token(super::asking(WORKSPACE)).await.is_err())] += 1;
                 }
                 counts
@@ -412,6 +420,6 @@ async fn a_flood_of_one_caller_refuses_no_other() {
         }
         tokio::time::advance(Duration::from_millis(10)).await;
     }
-    // The burst, and fifty for each of the ticks.
-    assert!(served <= 20_000 + 30 * 50 && refused >= 8_000, "{served} {refused}");
+    // The burst, five for each of the ticks, and what came due while tokens were waited for.
+    assert!(served <= 200 + 30 * 5 + 100 && refused >= 2_500, "{served} {refused}");
 }
