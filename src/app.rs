@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Files, History, Problems, Source};
 use crate::engine::{self, Engine};
 use crate::grpc::{self, Parts, Reflection};
+use crate::limits;
 use crate::policy::Policy;
 use crate::readiness::{Latch, Readiness};
 use crate::revision::Revisions;
@@ -125,6 +126,8 @@ impl App {
         let rule = config.health;
         // It lets nobody until the configuration's grants are in force.
         let broker = Broker::new(engine.clone(), Policy::default(), revisions);
+        let callers = limits::Limits::new(&config.limits, metrics.register(limits::Metrics::register));
+        let broker = broker.limited_by(callers);
         let mut roster = Roster::new(engine.clone(), broker.clone(), issuers, &config);
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());

@@ -17,6 +17,7 @@ mod health;
 mod history;
 mod issuers;
 mod kind;
+mod limits;
 mod listeners;
 mod parameters;
 mod problem;
@@ -58,14 +59,15 @@ use toml::de::DeTable;
 use workspace::KnownUpstreams;
 
 const ROOT_KEYS: &[&str] =
-    &["server", "listeners", "issuers", "log", "engine", "health", "upstreams", "workspaces", "grants"];
+    &["server", "listeners", "issuers", "log", "engine", "health", "limits", "upstreams", "workspaces", "grants"];
 
 /// The sections whose scalars the environment may override.
-const OVERLAID: [(&str, &[&str]); 4] = [
+const OVERLAID: [(&str, &[&str]); 5] = [
     ("server", settings::SERVER_KEYS),
     ("log", settings::LOG_KEYS),
     ("engine", settings::ENGINE_KEYS),
     ("health", health::KEYS),
+    ("limits", limits::KEYS),
 ];
 
 /// A valid configuration.
@@ -83,6 +85,8 @@ pub struct Config {
     pub engine: Engine,
     /// When all Workspaces together count as unwell.
     pub health: Rule,
+    /// What callers may take of the broker.
+    pub limits: crate::limits::Settings,
     /// The APIs that mint tokens; no name stands twice.
     pub upstreams: Vec<Upstream>,
     /// The tenants that tokens are for; no name stands twice, each names an upstream from above.
@@ -137,6 +141,7 @@ impl Config {
         let log = Log::read(&mut root.overlaid("log", settings::LOG_KEYS));
         let engine = Engine::read(&mut root.overlaid("engine", settings::ENGINE_KEYS));
         let health = health::read(&mut root.overlaid("health", health::KEYS));
+        let limits = limits::read(&mut root.overlaid("limits", limits::KEYS));
         let mut files = SecretFiles::default();
         let issuers = read_issuers(root, &listeners, &mut files);
         let (upstreams, known) = read_upstreams(root, &mut files);
@@ -144,7 +149,19 @@ impl Config {
         let grants = grants::read(root);
         let unwise = grants::warnings(&grants, workspaces.iter().map(|workspace| &workspace.name));
         root.reading.warnings.extend(unwise);
-        Self { server, listeners, issuers, log, engine, health, upstreams, workspaces, grants, warnings: Vec::new() }
+        Self {
+            server,
+            listeners,
+            issuers,
+            log,
+            engine,
+            health,
+            limits,
+            upstreams,
+            workspaces,
+            grants,
+            warnings: Vec::new(),
+        }
     }
 
     /// The policy that its grants make.
@@ -303,6 +320,7 @@ mod tests {
             settings::LOG_KEYS,
             settings::ENGINE_KEYS,
             health::KEYS,
+            limits::KEYS,
             upstream::KEYS,
             upstream::BUDGET_KEYS,
             upstream::CERTIFICATE_KEYS,

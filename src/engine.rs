@@ -125,6 +125,11 @@ impl Engine {
         }))
     }
 
+    /// By which it tells the time.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
     /// How many Workspaces there are.
     pub fn len(&self) -> usize {
         self.0.entries.len()

@@ -7,7 +7,8 @@
 //!   [`identity`], [`policy`], [`error`], [`failure`], [`health`], `engine::plan` and its neighbours
 //! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
 //!   (the one upstream HTTP client), [`tls`] (what a listener shows and trusts), [`bearer`] (callers by their JWTs),
-//!   [`config`], [`files`], [`secret`], [`clock`], [`supervisor`], [`readiness`], [`revision`], [`telemetry`]
+//!   [`limits`] (what callers may take), [`config`], [`files`], [`secret`], [`clock`], [`supervisor`], [`readiness`],
+//!   [`revision`], [`telemetry`]
 //! * **edges**: [`broker`] (authorise, then get: the one way to a token), [`grpc`], [`admin`] (probe HTTP),
 //!   [`listener`] (the accept loop), [`sandbox`] (simulated upstreams)
 //! * [`app`] wires them, [`cli`] is what a person types.
@@ -31,6 +32,7 @@ pub mod http;
 pub mod identity;
 pub mod jwt;
 pub mod lifetime;
+pub mod limits;
 pub mod listener;
 pub mod policy;
 pub mod provider;

@@ -22,6 +22,7 @@ use token_broker::grpc::pb::GetTokenRequest;
 use token_broker::grpc::{self, METHODS, Parts, Reflection};
 use token_broker::health::Rule;
 use token_broker::identity::Authenticated;
+use token_broker::limits::{Limits as CallerLimits, Metrics as CallerMetrics, Pace, PerAction, Settings as Paces};
 use token_broker::listener::Peer;
 use token_broker::policy::{Action, CallerPattern, Grant, Policy, WorkspacePattern};
 use token_broker::provider::{FetchError, Fetched, Provider};
@@ -109,7 +110,7 @@ impl World {
             workspaces: vec![WorkspacePattern::parse("bench/*")?],
             actions: Action::ALL.into_iter().collect(),
         }]);
-        let broker = Broker::new(engine.clone(), policy, Revisions::default());
+        let broker = Broker::new(engine.clone(), policy, Revisions::default()).limited_by(unlimited());
         let parts = Parts {
             broker: broker.clone(),
             clock,
@@ -180,6 +181,13 @@ impl World {
 /// By a caller without a deadline.
 fn call() -> Call {
     Call { origin: Origin(0), deadline: Instant::now() + PATIENCE }
+}
+
+/// One caller does what the machine can.
+fn unlimited() -> CallerLimits {
+    let pace = Pace { per_second: u32::MAX, burst: u32::MAX };
+    let rates = PerAction { get: pace, watch: pace, report: pace, health: pace };
+    CallerLimits::new(&Paces { rates, ..Paces::default() }, CallerMetrics::default())
 }
 
 /// So much budget that it plays no part.

@@ -14,6 +14,7 @@ use crate::config::{
 };
 use crate::engine::{self, Engine};
 use crate::http;
+use crate::limits;
 use crate::policy::Policy;
 use crate::provider::Provider;
 use crate::provider::exchange::{self, Exchange, Fields};
@@ -45,6 +46,7 @@ pub(super) struct Prepared {
     steps: Vec<Step>,
     issuers: issuers::Steps,
     policy: Arc<Policy>,
+    callers: limits::Settings,
 }
 
 /// What is done to one Workspace.
@@ -133,7 +135,7 @@ impl Roster {
         let changes = self.standing.changes_to(&next);
         let (standing, settings) = (next.bound_as(&self.standing), settings(&config));
         let policy = Arc::new(config.policy());
-        let Config { issuers, upstreams, workspaces, log, .. } = config;
+        let Config { issuers, upstreams, workspaces, log, limits: callers, .. } = config;
         let mut problems = Vec::new();
         let issuers = issuers::prepare(issuers, &changes, &mut problems);
         let mut reached = HashMap::with_capacity(upstreams.len());
@@ -157,14 +159,17 @@ impl Roster {
             return Err(problems);
         }
         let (level, limits) = (log.level, limits_of);
-        Ok(Prepared { changes, level, standing, settings, reached, limits, steps, issuers, policy })
+        Ok(Prepared { changes, level, standing, settings, reached, limits, steps, issuers, policy, callers })
     }
 
     /// Puts it in force. Calls that come meanwhile find each Workspace as it was or as it will be, and are let only if
     /// they were before and will be.
     pub(super) fn install(&mut self, prepared: Prepared) -> Changes {
-        let Prepared { changes, level: _, standing, settings, reached, limits, steps, issuers, policy } = prepared;
+        let Prepared { changes, standing, settings, reached, limits, steps, issuers, policy, callers, .. } = prepared;
         let Self { engine, broker, .. } = self;
+        if changes.limits {
+            broker.limits().configure(&callers);
+        }
         if changes.grants {
             broker.put_in_force(&Arc::new(broker.policy().and(Arc::clone(&policy))));
         }

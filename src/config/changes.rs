@@ -11,6 +11,7 @@ use super::{Config, Engine, Flow, Listener, LogFormat, Server, Upstream, Workspa
 use crate::health::Rule;
 use crate::http;
 use crate::lifetime::Bounds;
+use crate::limits;
 use crate::policy::Grant;
 use crate::provider::exchange::Fields;
 use crate::secret::{Mark, MarkKey};
@@ -33,6 +34,7 @@ pub struct Standing {
     engine: Engine,
     health: Rule,
     issuers: HashMap<String, IssuerStanding>,
+    limits: limits::Settings,
     upstreams: HashMap<UpstreamName, UpstreamStanding>,
     workspaces: HashMap<WorkspaceName, WorkspaceStanding>,
     grants: Vec<Grant>,
@@ -124,6 +126,8 @@ pub struct Changes {
     pub workspaces: HashMap<WorkspaceName, WorkspaceChange>,
     /// Whether the limits of the engine are others.
     pub engine: bool,
+    /// Whether those of callers are.
+    pub limits: bool,
     /// Whether something else is logged.
     pub level: bool,
     /// Whether other callers may do other things.
@@ -157,6 +161,7 @@ impl Standing {
             engine: config.engine.clone(),
             health: config.health,
             issuers: HashMap::new(),
+            limits: config.limits.clone(),
             upstreams: HashMap::new(),
             workspaces: HashMap::new(),
             grants: Vec::new(),
@@ -170,6 +175,7 @@ impl Standing {
             upstreams: compare(&self.upstreams, &next.upstreams, UpstreamStanding::change_to),
             workspaces: compare(&self.workspaces, &next.workspaces, WorkspaceStanding::change_to),
             engine: Engine { max_watches: self.engine.max_watches, ..next.engine.clone() } != self.engine,
+            limits: self.limits != next.limits,
             level: self.level != next.level,
             grants: self.grants != next.grants,
             restart: self.restart_for(next),

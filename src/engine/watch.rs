@@ -55,6 +55,8 @@ struct Slot {
     name: WorkspaceName,
     end: Option<Instant>,
     told: Option<Told>,
+    /// Not looked at, and not used.
+    paused: bool,
 }
 
 /// What was last told of a Workspace.
@@ -76,7 +78,7 @@ impl Engine {
             mailbox.put(index);
             watchers.add(name, id, Watcher { mailbox, index, uses: interest == Interest::Use });
         }
-        let slots = names.into_iter().map(|name| Slot { name, end: None, told: None }).collect();
+        let slots = names.into_iter().map(|name| Slot { name, end: None, told: None, paused: false }).collect();
         Ok(Watch { engine: self.clone(), id, interest, slots, ends: BTreeSet::new(), mailbox, _places: places })
     }
 
@@ -154,13 +156,64 @@ impl Watch {
     pub async fn next(&mut self) -> (WorkspaceName, View) {
         loop {
             let index = self.changed().await;
-            let Some(slot) = self.slots.get_mut(index) else { continue };
-            let view = self.engine.view(&slot.name, self.interest);
-            let told = Told::of(&view);
-            if slot.told.replace(told) != Some(told) {
-                return (slot.name.clone(), view);
+            if let Some((name, view)) = self.look(index) {
+                return (name, view);
             }
         }
+    }
+
+    /// What is to be told of a Workspace, by its place in the list: nothing if it looks as it did before, or is left
+    /// alone.
+    pub fn look(&mut self, index: usize) -> Option<(WorkspaceName, View)> {
+        let slot = self.slots.get_mut(index).filter(|slot| !slot.paused)?;
+        let view = self.engine.view(&slot.name, self.interest);
+        let told = Told::of(&view);
+        let is_new = slot.told.replace(told) != Some(told);
+        is_new.then(|| (slot.name.clone(), view))
+    }
+
+    /// How many Workspaces are watched.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Which Workspace has this place in the list.
+    pub fn name(&self, index: usize) -> Option<&WorkspaceName> {
+        self.slots.get(index).map(|slot| &slot.name)
+    }
+
+    /// Whether a Workspace is left alone.
+    pub fn is_paused(&self, index: usize) -> bool {
+        self.slots.get(index).is_some_and(|slot| slot.paused)
+    }
+
+    /// Leaves a Workspace alone: nothing of it is told, and it is not kept warm by this watcher.
+    pub fn pause(&mut self, index: usize) {
+        self.set_paused(index, true);
+    }
+
+    /// Looks at a Workspace again, and tells how it stands as if nothing had been told yet.
+    pub fn resume(&mut self, index: usize) {
+        self.set_paused(index, false);
+        self.mailbox.put(index);
+    }
+
+    fn set_paused(&mut self, index: usize, paused: bool) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        (slot.paused, slot.told) = (paused, None);
+        let uses = self.interest == Interest::Use;
+        if uses && let Some(entry) = self.engine.entry(&slot.name) {
+            // Used until, or from, this moment, and said before it stops being used.
+            entry.touch(self.engine.0.clock.now().mono);
+        }
+        let mailbox = Arc::clone(&self.mailbox);
+        // In the place of the one that there is.
+        self.engine.0.watchers.add(&slot.name, self.id, Watcher { mailbox, index, uses: uses && !paused });
     }
 
     /// Waits until a Workspace may look different, and says which, by its place in the list.

@@ -9,11 +9,12 @@
 
 mod follow;
 
-use super::token_service::{caller, going};
+use super::token_service::going;
 use crate::broker::Broker;
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::health::Health as Wellness;
-use crate::identity::Caller;
+use crate::identity::{Authenticated, Caller};
+use crate::limits::Permit;
 use crate::readiness::Readiness;
 use crate::supervisor::Supervisor;
 use crate::token::WorkspaceName;
@@ -63,6 +64,12 @@ impl HealthService {
         Self { broker, readiness, overall, supervisor }
     }
 
+    /// The place of a call, if it has a caller: whoever asks where nobody is told apart is not counted.
+    fn admit(&self, proven: Option<&Authenticated>) -> Result<Option<Permit>, Error> {
+        let known = self.broker.as_ref().zip(proven);
+        known.map(|(broker, proven)| broker.admit_to_health(&proven.caller)).transpose()
+    }
+
     /// The status now. The policy is asked each time.
     fn status(&self, subject: &Subject) -> ServingStatus {
         let health = match subject {
@@ -87,7 +94,10 @@ impl Subject {
             "" | "grpc.health.v1.Health" => Self::Process,
             "tokenbroker.v1.TokenService" => Self::Tokens,
             name => match name.strip_prefix(WORKSPACE).map(WorkspaceName::parse) {
-                Some(Ok(workspace)) if broker.is_some() => Self::Workspace(caller(request)?, workspace),
+                Some(Ok(workspace)) if broker.is_some() => {
+                    let proven = proven(request).ok_or_else(|| Error::new(Reason::Bug))?;
+                    Self::Workspace(proven.caller.clone(), workspace)
+                }
                 Some(Ok(_) | Err(_)) | None => Self::Unknown,
             },
         })
@@ -97,6 +107,7 @@ impl Subject {
 #[tonic::async_trait]
 impl Health for HealthService {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        let _permit = self.admit(proven(&request))?;
         match self.status(&Subject::of(&request, self.broker.as_ref())?) {
             ServingStatus::ServiceUnknown => Err(Status::not_found("no such service")),
             status => Ok(Response::new(answer(status))),
@@ -106,10 +117,21 @@ impl Health for HealthService {
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let follower = Follower::new(self.clone(), Subject::of(&request, self.broker.as_ref())?, going(&request)?)?;
-        let statuses = stream::unfold(follower, Follower::next);
-        Ok(Response::new(statuses.map(|status| Ok(answer(status))).boxed()))
+        let permit = self.admit(proven(&request))?;
+        let presence = match (&self.broker, proven(&request), permit) {
+            (Some(broker), Some(proven), Some(permit)) => Some(broker.presence(proven, permit)),
+            _ => None,
+        };
+        let subject = Subject::of(&request, self.broker.as_ref())?;
+        let follower = Follower::new(self.clone(), subject, presence, going(&request)?)?;
+        let statuses = stream::unfold(Some(follower), follow::next);
+        Ok(Response::new(statuses.map(|status| Ok(answer(status?))).boxed()))
     }
+}
+
+/// Who asks, where callers are told apart.
+fn proven<T>(request: &Request<T>) -> Option<&Authenticated> {
+    request.extensions().get::<Authenticated>()
 }
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {

@@ -8,9 +8,9 @@ use super::pb::{
     GetTokenRequest, GetTokenResponse, ReportRejectedTokenRequest, ReportRejectedTokenResponse, WatchTokensRequest,
     WatchTokensResponse,
 };
-use crate::broker::{Ask, Broker, Report};
+use crate::broker::{Ask, Broker, Report, Watching};
 use crate::clock::{Clock, Now};
-use crate::engine::{Served, Watch};
+use crate::engine::Served;
 use crate::error::{Error, Reason};
 use crate::identity::{Authenticated, Caller};
 use crate::listener::Going;
@@ -73,9 +73,9 @@ impl TokenService for TokenApi {
         &self,
         request: Request<WatchTokensRequest>,
     ) -> Result<Response<Self::WatchTokensStream>, Status> {
-        let (caller, going, until) = (caller(&request)?, going(&request)?, deadline(&request)?.of_stream);
+        let (proven, going, until) = (proven(&request)?, going(&request)?, deadline(&request)?.of_stream);
         let names = request.into_inner().into_names().inspect_err(log_refusal)?;
-        let watch = self.broker.authorise_then_watch(&caller, names).inspect_err(log_refusal)?;
+        let watch = self.broker.authorise_then_watch(&proven, names).inspect_err(log_refusal)?;
         let (clock, supervisor) = (self.clock.clone(), self.supervisor.clone());
         let following = Following { watch, clock, supervisor, going, until };
         Ok(Response::new(stream::unfold(Some(following), next_state).boxed()))
@@ -97,7 +97,7 @@ impl TokenService for TokenApi {
 
 /// A stream under way.
 struct Following {
-    watch: Watch,
+    watch: Watching,
     clock: Clock,
     supervisor: Supervisor,
     going: Going,
@@ -115,9 +115,12 @@ async fn next_state(following: Option<Following>) -> Option<(Result<WatchTokensR
         () = supervisor.draining() => Error::retry(Reason::Draining, DRAINING_RETRY),
         () = going.asked() => Error::retry(Reason::Draining, DRAINING_RETRY),
         () = at(*until) => Error::new(Reason::Deadline),
-        (name, view) = watch.next() => {
-            let state = state(&name, &view, clock.now());
-            return Some((Ok(state), Some(following)));
+        next = watch.next() => match next {
+            Ok((name, view)) => {
+                let state = state(&name, &view, clock.now());
+                return Some((Ok(state), Some(following)));
+            }
+            Err(error) => error,
         }
     };
     Some((Err(end.into()), None))
@@ -130,8 +133,12 @@ fn log_refusal(error: &Error) {
 
 /// Who asks, as `authenticate` found out.
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Error> {
-    let authenticated = request.extensions().get::<Authenticated>();
-    authenticated.map(|proven| proven.caller.clone()).ok_or_else(|| Error::new(Reason::Bug))
+    proven(request).map(|proven| proven.caller)
+}
+
+/// The same, and why that is believed.
+fn proven<T>(request: &Request<T>) -> Result<Authenticated, Error> {
+    request.extensions().get::<Authenticated>().cloned().ok_or_else(|| Error::new(Reason::Bug))
 }
 
 /// When its connection was asked to go.

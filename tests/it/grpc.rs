@@ -9,6 +9,7 @@ mod input;
 mod matrix;
 mod reasons;
 mod report;
+mod rights;
 mod surface;
 mod token;
 mod watch;

@@ -39,9 +39,9 @@ fn of_workspace(lines: &str, secret: &str) -> Option<WorkspaceChange> {
 fn the_same_changes_nothing() {
     let one = || config("[log]\nlevel = \"warn\"", "timeout = \"5s\"", "upstream = \"one\"", SECRET);
     let changes = changes(&one(), &one());
-    let Changes { issuers, upstreams, workspaces, engine, level, grants, restart } = &changes;
+    let Changes { issuers, upstreams, workspaces, engine, limits, level, grants, restart } = &changes;
     assert!(issuers.is_empty() && upstreams.is_empty() && workspaces.is_empty() && restart.is_empty(), "{changes:?}");
-    assert!(!engine && !level && !grants, "{changes:?}");
+    assert!(!engine && !limits && !level && !grants, "{changes:?}");
 }
 
 #[test]
@@ -259,6 +259,16 @@ fn what_needs_a_restart_is_named_and_stays_as_it_runs() {
     let in_force = next.bound_as(&running);
     assert_eq!(in_force.server().reload_interval, Duration::from_secs(5));
     assert_eq!(in_force.changes_to(&running).restart, [] as [&str; 0]);
+}
+
+#[test]
+fn limits_of_callers_count_at_once() {
+    let before = config("", "", "upstream = \"one\"", SECRET);
+    for key in super::super::limits::KEYS {
+        let after = config(&format!("[limits]\n{key} = 1"), "", "upstream = \"one\"", SECRET);
+        let changes = changes(&before, &after);
+        assert!(changes.limits && changes.restart.is_empty() && !changes.engine, "{key}: {changes:?}");
+    }
 }
 
 #[test]

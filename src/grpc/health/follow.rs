@@ -1,13 +1,16 @@
 //! `Watch`: the status at once, and each change.
 //!
 //! Promises: no status twice in a row; who reads late sees the newest; what is unknown now may come to be, so the
-//! stream stays open; the drain is told, and ends the stream, since an open one would hold it up; a connection that has
-//! reached its age ends it without a word, before the stream is cut with it.
+//! stream stays open, and so may the right to know it; who is not believed any more is told so; the drain is told, and
+//! ends the stream, since an open one would hold it up; a connection that has reached its age ends it without a word,
+//! before the stream is cut with it.
 
 use super::{HealthService, Subject};
+use crate::broker::Presence;
 use crate::engine::Watch;
 use crate::error::Error;
 use crate::listener::Going;
+use crate::policy::Action;
 use std::future::pending;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -24,28 +27,44 @@ pub(super) struct Follower {
     subject: Subject,
     /// Says when to look at the Workspace again. None for any other subject, and for who may not look.
     workspace: Option<Watch>,
+    /// None where callers are not told apart.
+    presence: Option<Presence>,
     going: Going,
     told: Option<ServingStatus>,
 }
 
 impl Follower {
     /// Refused when too much is watched already.
-    pub(super) fn new(service: HealthService, subject: Subject, going: Going) -> Result<Self, Error> {
-        let workspace = match &subject {
-            Subject::Workspace(caller, name) => match &service.broker {
-                Some(broker) => broker.authorise_then_watch_health(caller, name)?,
-                None => None,
-            },
-            Subject::Process | Subject::Tokens | Subject::Unknown => None,
+    pub(super) fn new(
+        service: HealthService,
+        subject: Subject,
+        presence: Option<Presence>,
+        going: Going,
+    ) -> Result<Self, Error> {
+        let mut follower = Self { service, subject, workspace: None, presence, going, told: None };
+        follower.judge()?;
+        Ok(follower)
+    }
+
+    /// Follows the Workspace for as long as the caller may. Refused when too much is watched already.
+    fn judge(&mut self) -> Result<(), Error> {
+        let (Subject::Workspace(caller, name), Some(broker)) = (&self.subject, &self.service.broker) else {
+            return Ok(());
         };
-        Ok(Self { service, subject, workspace, going, told: None })
+        if self.workspace.is_none() {
+            self.workspace = broker.authorise_then_watch_health(caller, name)?;
+        } else if !broker.still_may(caller, Action::Health, name) {
+            self.workspace = None;
+        }
+        Ok(())
     }
 
     /// The next status that differs from the last one; none after the drain, or once the connection must go.
-    pub(super) async fn next(mut self) -> Option<(ServingStatus, Self)> {
+    async fn next(&mut self) -> Result<Option<ServingStatus>, Error> {
         let mut readiness = self.service.readiness.subscribe();
         let mut overall = self.service.overall.clone();
         loop {
+            self.presence.as_ref().map_or(Ok(()), Presence::check)?;
             // Before the look: what changes after it is seen next time.
             readiness.mark_unchanged();
             overall.mark_unchanged();
@@ -55,20 +74,40 @@ impl Follower {
                 status => status,
             };
             if self.told.replace(status) != Some(status) {
-                return Some((status, self));
+                return Ok(Some(status));
             }
             if draining {
-                return None;
+                return Ok(None);
             }
             tokio::select! {
                 biased;
                 () = self.service.supervisor.draining() => {}
-                () = self.going.asked() => return None,
+                () = self.going.asked() => return Ok(None),
+                judged = judged_again(self.presence.as_mut()) => {
+                    judged?;
+                    self.judge()?;
+                }
                 () = changed(&mut readiness) => {}
                 () = changed(&mut overall) => {}
                 () = looks_different(self.workspace.as_mut(), status) => {}
             }
         }
+    }
+}
+
+/// The stream: its next status, and what to go on with.
+pub(super) async fn next(follower: Option<Follower>) -> Option<(Result<ServingStatus, Error>, Option<Follower>)> {
+    let mut follower = follower?;
+    match follower.next().await {
+        Ok(status) => status.map(|status| (Ok(status), Some(follower))),
+        Err(error) => Some((Err(error), None)),
+    }
+}
+
+async fn judged_again(presence: Option<&mut Presence>) -> Result<(), Error> {
+    match presence {
+        Some(presence) => presence.judged_again().await,
+        None => pending().await,
     }
 }
 
