@@ -25,7 +25,7 @@ use token_broker::grpc::{self, METHODS, Means, Parts, Reflection};
 use token_broker::health::Rule;
 use token_broker::identity::{Authenticated, Caller, Channel};
 use token_broker::limits;
-use token_broker::listener::{Limits, Listener, Peer, Protocol};
+use token_broker::listener::{Address, Limits, Listener, Peer, Protocol};
 use token_broker::policy::{Action, CallerPattern, Grant, Policy, WorkspacePattern};
 use token_broker::provider::{FetchError, Fetched, Provider};
 use token_broker::readiness::Readiness;
@@ -127,8 +127,9 @@ async fn serve(callers: usize) -> Result<(), Box<dyn Error>> {
             request
         });
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listener = Listener::bind(address, Protocol::Http2, Limits::default()).await?;
-        writeln!(std::io::stdout(), "{}", listener.local_addr())?;
+        let listener = Listener::bind(Address::Tcp(address), Protocol::Http2, Limits::default()).await?;
+        let bound = listener.local_addr().ok_or("bound to no port")?;
+        writeln!(std::io::stdout(), "{bound}")?;
         supervisor.spawn("listener", listener.run(routes.clone().layer(known), supervisor.clone(), 7));
     }
     std::future::pending().await

@@ -1,6 +1,7 @@
 //! A broker's real routes behind whatever a client has to get through: TLS, a Unix socket, a bearer token.
 
 use super::super::{ANY_PORT, Done, PATIENCE, WORKSPACE, finish, token_broker};
+use crate::grants::all_to_loopback;
 use axum::body::Body;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -21,10 +22,10 @@ use token_broker::clock::Clock;
 use token_broker::engine::{self, Engine};
 use token_broker::grpc::{self, Means, Parts, Reflection};
 use token_broker::health::Rule;
-use token_broker::listener::{Limits, Peer, serve_io};
-use token_broker::policy::Policy;
+use token_broker::listener::{Limits, Peer, PeerAddress, serve_io};
 use token_broker::provider::{FetchError, Fetched, Provider};
 use token_broker::readiness::Readiness;
+use token_broker::revision::Revisions;
 use token_broker::secret::AccessToken;
 use token_broker::supervisor::Supervisor;
 use token_broker::telemetry::metrics::Metrics;
@@ -78,7 +79,7 @@ impl Stand {
         let (judge, readiness) = (Rule { max_unhealthy: 1.0 }, Readiness::new());
         let routes = |means| {
             let parts = Parts {
-                broker: Broker::new(engine.clone(), Policy),
+                broker: Broker::new(engine.clone(), all_to_loopback(), Revisions::default()),
                 clock: clock.clone(),
                 readiness: readiness.clone(),
                 overall: engine.judge(judge),
@@ -143,7 +144,7 @@ impl Stand {
             async move { broker.answer(request).await }
         }));
         move |io| {
-            let peer = Peer { addr: SocketAddr::from(([127, 0, 0, 1], 1)), identity: None };
+            let peer = Peer { addr: PeerAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 1))), identity: None };
             serve_io(io, peer, Limits::default(), routes.clone(), supervisor.clone()).boxed()
         }
     }
