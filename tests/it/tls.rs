@@ -131,6 +131,11 @@ impl World {
         shake(server, self.client(identity)).await
     }
 
+    /// The value of a counter.
+    fn counted(&self, line: &str) -> Option<usize> {
+        self.told(line).map(|told| told.to_string().parse().unwrap())
+    }
+
     /// The value of a metric, as it is told.
     fn told(&self, line: &str) -> Option<f64> {
         let text = self.metrics.encode().unwrap();
@@ -203,7 +208,7 @@ async fn shake(server: &Server, config: ClientConfig) -> Result<Authenticated, S
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Handshakes of a good client, one after another, until it is so: none of them may fail.
-async fn until(world: &World, server: &Server, good: &Identity, what: &str, is_so: impl Fn() -> bool) {
+async fn until(world: &World, server: &Server, good: &Identity, what: &str, is_so: impl Fn() -> bool + Send + Sync) {
     let waiting = async {
         while !is_so() {
             world.shake(server, good).await.unwrap_or_else(|error| panic!("{what}: {error}"));

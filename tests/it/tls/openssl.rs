@@ -35,7 +35,7 @@ async fn serve(server: Server) -> (SocketAddr, JoinSet<()>) {
     (address, serving)
 }
 
-/// What s_client says, having been told this.
+/// What `s_client` says, having been told this.
 async fn s_client(world: &World, address: SocketAddr, identity: &Identity, further: &[&str], told: &str) -> String {
     let mut command = Command::new("openssl");
     command.args(["s_client", "-connect", &address.to_string(), "-servername", "broker"]);

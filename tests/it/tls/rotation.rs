@@ -128,16 +128,15 @@ async fn go_round(rounds: usize, change: fn(&Path, usize, &[(&str, String)])) ->
     let ends = load.join_all().await;
     let failed: Vec<_> = ends.iter().flat_map(|(_, failed)| failed).collect();
     assert!(failed.is_empty(), "{failed:?}");
-    let accepted = world.told("tls_reloads_total{listener=\"mesh\",outcome=\"accepted\"}");
-    assert_eq!(accepted.map(|told| told >= rounds as f64), Some(true), "{accepted:?}");
+    let accepted = world.counted("tls_reloads_total{listener=\"mesh\",outcome=\"accepted\"}");
+    assert_eq!(accepted.map(|told| told >= rounds), Some(true), "{accepted:?}");
     (ends.iter().map(|(count, _)| count).sum(), took)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_rounds_in_the_manner_of_kubernetes_fail_no_handshake() {
     let (handshakes, took) = go_round(60, swap).await;
-    println!("60 rounds in {took:?}, {handshakes} handshakes beside them");
-    assert!(handshakes >= 60, "{handshakes}");
+    assert!(handshakes >= 60, "{handshakes} in {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,7 +166,7 @@ fn dated(world: &World, start: &str, end: &str) {
 
 fn halve(world: &World, name: &str) {
     let text = fs::read_to_string(world.live(name)).unwrap();
-    fs::write(world.live(name), &text[..text.len() / 2]).unwrap();
+    fs::write(world.live(name), &text.as_bytes()[..text.len() / 2]).unwrap();
 }
 
 #[tokio::test]
@@ -183,8 +182,8 @@ async fn what_can_not_be_used_is_told_and_what_was_there_stays() {
         until(&world, &server, &good, what, is_told).await;
         assert_eq!(server.certificate().period, before.period, "{what}");
         assert_eq!(world.told("tls_files_refused{listener=\"mesh\"}"), Some(1.0));
-        let count = world.told("tls_reloads_total{listener=\"mesh\",outcome=\"refused\"}");
-        assert_eq!(count, Some((refused + 1) as f64), "{what}");
+        let count = world.counted("tls_reloads_total{listener=\"mesh\",outcome=\"refused\"}");
+        assert_eq!(count, Some(refused + 1), "{what}");
         let said = &world.readiness.reports()[0].1;
         assert!(
             world.readiness.is_ready() && said.contains("the files were refused") && said.contains(words),
