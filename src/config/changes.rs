@@ -117,6 +117,7 @@ pub enum WorkspaceChange {
 
 /// All that a new configuration changes.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each part that is taken up as a whole, or not at all")]
 pub struct Changes {
     /// The issuers that change, each once.
     pub issuers: HashMap<String, IssuerChange>,

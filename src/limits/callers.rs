@@ -55,7 +55,7 @@ impl Callers {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         self.forget_idle(&mut ring, most, now);
         let has_room = ring.callers.len() < most;
-        let (done, had_room) = match self.accounts.entry(caller.clone()) {
+        let (done, is_kept) = match self.accounts.entry(caller.clone()) {
             // Another call of it was faster.
             Entry::Occupied(account) => (act(account.get()), true),
             Entry::Vacant(place) if has_room => {
@@ -64,7 +64,7 @@ impl Callers {
             }
             Entry::Vacant(_) => (act(&self.shared), false),
         };
-        (done, Arrival { remembered: ring.callers.len(), had_room })
+        (done, Arrival { remembered: ring.callers.len(), had_room: is_kept })
     }
 
     /// Every account that there is, the shared one too.
