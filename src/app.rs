@@ -9,6 +9,7 @@ mod trial;
 
 pub use trial::Trial;
 
+use crate::audit::{self, Audit};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{Config, Files, History, Problems, Source};
@@ -53,6 +54,7 @@ pub struct App {
     parts: Parts,
     metrics: Metrics,
     history: History,
+    audit: Audit,
     drain_timeout: Duration,
     following: Option<Following>,
 }
@@ -116,12 +118,13 @@ impl App {
         let probe = listen(config.server.probe_listen, Protocol::Http1, few).await?.counting(refused.of("probe"));
         let counted = metrics.register(engine::Metrics::register);
         let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
+        let audit = open_audit(&config, &clock, &supervisor, metrics.register(audit::Metrics::register))?;
         let rule = config.health;
         let mut roster = Roster::new(engine.clone(), &config);
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());
         let parts = Parts {
-            broker: Broker::new(engine.clone(), Policy),
+            broker: Broker::new(engine.clone(), Policy, audit.clone()),
             clock,
             readiness: readiness.clone(),
             overall: engine.judge(rule),
@@ -143,6 +146,7 @@ impl App {
             parts,
             metrics,
             history,
+            audit,
             drain_timeout,
             following,
         })
@@ -177,7 +181,7 @@ impl App {
         let mut signals = Signals::install().map_err(Error::Signals)?;
         let Self { supervisor, probes, readiness, drain_timeout, .. } = &self;
         let (supervisor, probes, readiness) = (supervisor.clone(), probes.clone(), readiness.clone());
-        let drain_timeout = *drain_timeout;
+        let (drain_timeout, audit) = (*drain_timeout, self.audit.clone());
         self.start();
         let died = tokio::select! {
             signal = signals.next() => {
@@ -199,14 +203,18 @@ impl App {
                 return Err(Error::CutShort);
             }
         }
+        // Nothing leaves any more.
+        audit.close().await;
         let (Ended::Clean | Ended::Cut) = probes.shutdown(PROBE_END).await;
         died.map_or(Ok(()), |task| Err(Error::TaskDied(task)))
     }
 
     fn start(self) {
-        let Self { supervisor, probes, readiness, starting, roster, engine, grpc, probe, parts, .. } = self;
+        let Self { supervisor, probes, readiness, starting, roster, engine, grpc, probe, parts, audit, .. } = self;
         let (grpc_address, probe_address) = (grpc.local_addr(), probe.local_addr());
         let (seed, clock) = (fastrand::u64(..), parts.clock.clone());
+        audit.event(&audit::Record::Start { version: env!("CARGO_PKG_VERSION") });
+        probes.spawn_critical("audit", audit::watch(audit.clone(), readiness.clone()));
         let told = admin::router(readiness, self.metrics, self.history.clone());
         probes.spawn_critical("probe listener", probe.run(told, probes.clone(), seed));
         let routes = grpc::routes(parts, Means::Loopback);
@@ -214,7 +222,7 @@ impl App {
         if let Some(Following { source, files, filter, hangup }) = self.following {
             let history = self.history;
             let reloader =
-                Reloader { source, files, roster, history, clock, filter, pending: None, rest: Duration::ZERO };
+                Reloader { source, files, roster, history, audit, clock, filter, pending: None, rest: Duration::ZERO };
             supervisor.spawn_critical("configuration", reload::follow(reloader, hangup, supervisor.clone()));
         }
         drop(starting);
@@ -238,6 +246,19 @@ fn connection_limits(server: &config::Server) -> [Limits; 2] {
         ..Limits::default()
     };
     listener::fit([many, few])
+}
+
+/// A file that can't be opened is told at the start, where somebody looks; one that fails later is waited for.
+fn open_audit(
+    config: &Config,
+    clock: &Clock,
+    supervisor: &Supervisor,
+    metrics: audit::Metrics,
+) -> Result<Audit, Problems> {
+    Audit::open(&config.audit, clock.clone(), supervisor, metrics).map_err(|error| {
+        let text = format!("can't be written: {error}");
+        config::Problem { key: "audit.file".to_owned(), place: config::Place::Unknown, text }.into()
+    })
 }
 
 fn millis(took: Duration) -> u64 {

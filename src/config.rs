@@ -7,6 +7,7 @@
 //! It walks the TOML tree by hand, because deserialisers stop at the first error. It blocks on files; it must not know
 //! what its values are used for, and opens no connection.
 
+mod audit;
 mod changes;
 mod credential;
 mod endpoint;
@@ -50,14 +51,15 @@ use std::path::Path;
 use toml::de::DeTable;
 use workspace::KnownUpstreams;
 
-const ROOT_KEYS: &[&str] = &["server", "log", "engine", "health", "upstreams", "workspaces"];
+const ROOT_KEYS: &[&str] = &["server", "log", "engine", "health", "audit", "upstreams", "workspaces"];
 
 /// The sections whose scalars the environment may override.
-const OVERLAID: [(&str, &[&str]); 4] = [
+const OVERLAID: [(&str, &[&str]); 5] = [
     ("server", settings::SERVER_KEYS),
     ("log", settings::LOG_KEYS),
     ("engine", settings::ENGINE_KEYS),
     ("health", health::KEYS),
+    ("audit", audit::KEYS),
 ];
 
 /// A valid configuration.
@@ -71,6 +73,8 @@ pub struct Config {
     pub engine: Engine,
     /// When all Workspaces together count as unwell.
     pub health: Rule,
+    /// Where it is written down who got which token.
+    pub audit: crate::audit::Settings,
     /// The APIs that mint tokens; no name stands twice.
     pub upstreams: Vec<Upstream>,
     /// The tenants that tokens are for; no name stands twice, each names an upstream from above.
@@ -121,10 +125,11 @@ impl Config {
         let log = Log::read(&mut root.overlaid("log", settings::LOG_KEYS));
         let engine = Engine::read(&mut root.overlaid("engine", settings::ENGINE_KEYS));
         let health = health::read(&mut root.overlaid("health", health::KEYS));
+        let audit = audit::read(&mut root.overlaid("audit", audit::KEYS));
         let mut files = SecretFiles::default();
         let (upstreams, known) = read_upstreams(root, &mut files);
         let workspaces = read_workspaces(root, &known, &engine, &mut files);
-        Self { server, log, engine, health, upstreams, workspaces, warnings: Vec::new() }
+        Self { server, log, engine, health, audit, upstreams, workspaces, warnings: Vec::new() }
     }
 }
 

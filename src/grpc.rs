@@ -10,6 +10,7 @@ mod health;
 pub mod pb;
 mod status;
 pub mod strict;
+mod telling;
 mod token_service;
 
 use crate::broker::Broker;
@@ -88,7 +89,7 @@ pub struct Parts {
 /// The routes, for a listener whose callers are told apart by these means.
 pub fn routes(parts: Parts, means: Means) -> Router {
     let Parts { broker, clock, readiness, overall, supervisor, metrics, request_ids, reflection } = parts;
-    let authenticate = Authenticate::new(means, clock.clone());
+    let authenticate = Authenticate::new(means, clock.clone(), broker.audit().clone());
     let api = Arc::new(TokenApi::new(broker.clone(), clock, supervisor.clone()));
     let tokens = TokenServiceServer::from_arc(Arc::clone(&api))
         .max_decoding_message_size(MAX_REQUEST)

@@ -19,6 +19,18 @@ pub enum Action {
     Health,
 }
 
+impl Action {
+    /// In one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Watch => "watch",
+            Self::Report => "report",
+            Self::Health => "health",
+        }
+    }
+}
+
 /// What the policy says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {

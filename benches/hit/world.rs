@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
+use token_broker::audit::Audit;
 use token_broker::broker::{Ask, Broker};
 use token_broker::clock::Clock;
 use token_broker::engine::{Call, Engine, Limits, Metrics, Origin, Settings, Source, Workspace};
@@ -103,7 +104,7 @@ impl World {
         let engine = Engine::new(clock.clone(), supervisor.clone(), settings, Metrics::register(&mut registry));
         let upstream = UpstreamName::parse("instantly")?;
         engine.add_upstream(upstream.clone(), limits());
-        let broker = Broker::new(engine.clone(), Policy);
+        let broker = Broker::new(engine.clone(), Policy, Audit::none());
         let parts = Parts {
             broker: broker.clone(),
             clock,

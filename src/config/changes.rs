@@ -4,6 +4,7 @@
 //! compared with what is to come without a second copy of any secret.
 
 use super::{Config, Engine, Flow, LogFormat, Server, Upstream, Workspace};
+use crate::audit;
 use crate::health::Rule;
 use crate::http;
 use crate::lifetime::Bounds;
@@ -25,6 +26,7 @@ pub struct Standing {
     level: String,
     engine: Engine,
     health: Rule,
+    audit: audit::Settings,
     upstreams: HashMap<UpstreamName, UpstreamStanding>,
     workspaces: HashMap<WorkspaceName, WorkspaceStanding>,
 }
@@ -115,6 +117,8 @@ pub struct Changes {
     pub engine: bool,
     /// Whether something else is logged.
     pub level: bool,
+    /// Whether the audit has other terms.
+    pub audit: Option<audit::Terms>,
     /// The keys whose new values count only after a restart.
     pub restart: Vec<&'static str>,
 }
@@ -139,6 +143,7 @@ impl Standing {
             level: config.log.level.as_str().to_owned(),
             engine: config.engine.clone(),
             health: config.health,
+            audit: config.audit.clone(),
             upstreams: HashMap::new(),
             workspaces: HashMap::new(),
         }
@@ -151,6 +156,7 @@ impl Standing {
             workspaces: compare(&self.workspaces, &next.workspaces, WorkspaceStanding::change_to),
             engine: Engine { max_watches: self.engine.max_watches, ..next.engine.clone() } != self.engine,
             level: self.level != next.level,
+            audit: Some(next.audit.terms).filter(|terms| *terms != self.audit.terms),
             restart: self.restart_for(next),
         }
     }
@@ -161,6 +167,7 @@ impl Standing {
         self.server = Server { reload_interval: self.server.reload_interval, ..running.server.clone() };
         self.format = running.format;
         self.health = running.health;
+        self.audit = audit::Settings { terms: self.audit.terms, ..running.audit.clone() };
         self.engine.max_watches = running.engine.max_watches;
         self
     }
@@ -194,6 +201,7 @@ impl Standing {
             ("server.drain_timeout", old.drain_timeout != *drain_timeout),
             ("log.format", self.format != next.format),
             ("health.max_unhealthy", self.health != next.health),
+            ("audit.sinks", self.audit.stdout != next.audit.stdout || self.audit.file != next.audit.file),
             ("engine.max_watches", self.engine.max_watches != next.engine.max_watches),
         ];
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()

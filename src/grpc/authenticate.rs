@@ -1,5 +1,7 @@
 //! Finds out who asks, before anything else looks at a request: by the one means that its listener has.
 
+use super::token_service::listener_name;
+use crate::audit::{Audit, By, Denial};
 use crate::clock::Clock;
 use crate::error::{Error, Reason};
 use crate::identity::Authenticated;
@@ -30,6 +32,7 @@ pub(super) struct Authenticate(Arc<Shared>);
 struct Shared {
     means: Means,
     clock: Clock,
+    audit: Audit,
 }
 
 /// A service that knows who asks: [`Authenticated`] is an extension of every request that reaches it.
@@ -40,8 +43,8 @@ pub(super) struct Authenticating<S> {
 }
 
 impl Authenticate {
-    pub(super) fn new(means: Means, clock: Clock) -> Self {
-        Self(Arc::new(Shared { means, clock }))
+    pub(super) fn new(means: Means, clock: Clock, audit: Audit) -> Self {
+        Self(Arc::new(Shared { means, clock, audit }))
     }
 }
 
@@ -55,6 +58,12 @@ impl Shared {
         let now = self.clock.now().wall;
         let proven = proven.filter(|proven| proven.evidence.holds(now));
         proven.ok_or_else(|| Error::new(Reason::CallerUnauthenticated))
+    }
+
+    fn denied(&self, peer: Option<&Peer>, reason: Reason) {
+        let by = peer.map_or(By::Nobody, |peer| By::Address(peer.addr.ip()));
+        let (action, listener) = ("authenticate", &listener_name());
+        self.audit.denied(&Denial { by, reason, action, listener, workspace: None });
     }
 }
 
@@ -86,7 +95,10 @@ where
                 request.extensions_mut().insert(proven);
                 Box::pin(self.inner.call(request))
             }
-            Err(error) => Box::pin(std::future::ready(Ok(Status::from(error).into_http::<C>()))),
+            Err(error) => {
+                self.shared.denied(request.extensions().get::<Peer>(), error.reason);
+                Box::pin(std::future::ready(Ok(Status::from(error).into_http::<C>())))
+            }
         }
     }
 }

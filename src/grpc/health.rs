@@ -9,11 +9,10 @@
 
 mod follow;
 
-use super::token_service::{caller, going};
+use super::token_service::{Asker, going};
 use crate::broker::Broker;
 use crate::error::Error;
 use crate::health::Health as Wellness;
-use crate::identity::Caller;
 use crate::readiness::Readiness;
 use crate::supervisor::Supervisor;
 use crate::token::WorkspaceName;
@@ -47,7 +46,7 @@ enum Subject {
     /// The service that hands out tokens.
     Tokens,
     /// One Workspace, as this caller may see it.
-    Workspace(Caller, WorkspaceName),
+    Workspace(Asker, WorkspaceName),
     /// Nothing.
     Unknown,
 }
@@ -67,7 +66,7 @@ impl HealthService {
         let health = match subject {
             Subject::Process => Some(Wellness::Serving),
             Subject::Tokens => Some(*self.overall.borrow()),
-            Subject::Workspace(caller, name) => self.broker.authorise_then_health(caller, name),
+            Subject::Workspace(asker, name) => self.broker.authorise_then_health(&asker.caller, name, &asker.via),
             Subject::Unknown => None,
         };
         match health {
@@ -84,7 +83,7 @@ impl Subject {
             "" | "grpc.health.v1.Health" => Self::Process,
             "tokenbroker.v1.TokenService" => Self::Tokens,
             name => match name.strip_prefix(WORKSPACE).map(WorkspaceName::parse) {
-                Some(Ok(workspace)) => Self::Workspace(caller(request)?, workspace),
+                Some(Ok(workspace)) => Self::Workspace(Asker::of(request)?, workspace),
                 Some(Err(_)) | None => Self::Unknown,
             },
         })

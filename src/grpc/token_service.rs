@@ -3,20 +3,24 @@
 use super::DRAINING_RETRY;
 use super::convert::{replacement, response, state};
 use super::deadline::Deadline;
+use super::telling::Teller;
 use super::pb::token_service_server::TokenService;
 use super::pb::{
     GetTokenRequest, GetTokenResponse, ReportRejectedTokenRequest, ReportRejectedTokenResponse, WatchTokensRequest,
     WatchTokensResponse,
 };
+use crate::audit::Via;
 use crate::broker::{Ask, Broker, Report};
 use crate::clock::{Clock, Now};
 use crate::engine::{Served, Watch};
 use crate::error::{Error, Reason};
 use crate::identity::{Authenticated, Caller};
-use crate::listener::Going;
+use crate::listener::{Going, Peer};
 use crate::supervisor::{Supervisor, at};
+use crate::telemetry::request::RequestId;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use std::sync::{Arc, LazyLock};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -35,11 +39,12 @@ impl TokenApi {
 
     /// Judges a token once more at the moment of handing it over: waiting for a turn of the runtime takes time too.
     /// Asks again if it is over.
-    async fn serve(&self, caller: &Caller, wish: &Wish, deadline: Instant) -> Result<(Served, Now), Error> {
+    async fn serve(&self, asker: &Asker, wish: &Wish, deadline: Instant) -> Result<(Served, Now), Error> {
+        let Asker { caller, via } = asker;
         loop {
             let served = match wish {
-                Wish::Token(ask) => self.broker.authorise_then_get(caller, ask).await?,
-                Wish::Replacement(report) => self.broker.authorise_then_report(caller, report).await?,
+                Wish::Token(ask) => self.broker.authorise_then_get(caller, ask, via).await?,
+                Wish::Replacement(report) => self.broker.authorise_then_report(caller, report, via).await?,
             };
             let now = self.clock.now();
             if served.is_servable(now) {
@@ -52,6 +57,19 @@ impl TokenApi {
     }
 }
 
+/// Who asks, and how the request came in.
+#[derive(Debug, Clone)]
+pub(super) struct Asker {
+    pub(super) caller: Caller,
+    pub(super) via: Via,
+}
+
+impl Asker {
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Error> {
+        Ok(Self { caller: caller(request)?, via: via(request) })
+    }
+}
+
 /// What a caller of a unary method wants.
 enum Wish {
     Token(Ask),
@@ -61,9 +79,9 @@ enum Wish {
 #[tonic::async_trait]
 impl TokenService for TokenApi {
     async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<Response<GetTokenResponse>, Status> {
-        let (caller, deadline) = (caller(&request)?, deadline(&request)?.of_call);
+        let (asker, deadline) = (Asker::of(&request)?, deadline(&request)?.of_call);
         let ask = request.into_inner().into_ask(deadline).inspect_err(log_refusal)?;
-        let (served, now) = self.serve(&caller, &Wish::Token(ask), deadline).await.inspect_err(log_refusal)?;
+        let (served, now) = self.serve(&asker, &Wish::Token(ask), deadline).await.inspect_err(log_refusal)?;
         Ok(Response::new(response(&served, now)))
     }
 
@@ -73,11 +91,12 @@ impl TokenService for TokenApi {
         &self,
         request: Request<WatchTokensRequest>,
     ) -> Result<Response<Self::WatchTokensStream>, Status> {
-        let (caller, going, until) = (caller(&request)?, going(&request)?, deadline(&request)?.of_stream);
+        let (asker, going, until) = (Asker::of(&request)?, going(&request)?, deadline(&request)?.of_stream);
         let names = request.into_inner().into_names().inspect_err(log_refusal)?;
-        let watch = self.broker.authorise_then_watch(&caller, names).inspect_err(log_refusal)?;
+        let watch = self.broker.authorise_then_watch(&asker.caller, names, &asker.via).inspect_err(log_refusal)?;
         let (clock, supervisor) = (self.clock.clone(), self.supervisor.clone());
-        let following = Following { watch, clock, supervisor, going, until };
+        let teller = Teller::new(self.broker.clone(), asker);
+        let following = Following { watch, teller, clock, supervisor, going, until };
         Ok(Response::new(stream::unfold(Some(following), next_state).boxed()))
     }
 
@@ -85,12 +104,12 @@ impl TokenService for TokenApi {
         &self,
         request: Request<ReportRejectedTokenRequest>,
     ) -> Result<Response<ReportRejectedTokenResponse>, Status> {
-        let (caller, deadline) = (caller(&request)?, deadline(&request)?.of_call);
+        let (asker, deadline) = (Asker::of(&request)?, deadline(&request)?.of_call);
         let status = request.get_ref().upstream_status;
         let report = request.into_inner().into_report(deadline).inspect_err(log_refusal)?;
         tracing::debug!(workspace.name = %report.workspace, fingerprint = %report.rejected, status, "token reported");
         let wish = Wish::Replacement(report);
-        let (served, now) = self.serve(&caller, &wish, deadline).await.inspect_err(log_refusal)?;
+        let (served, now) = self.serve(&asker, &wish, deadline).await.inspect_err(log_refusal)?;
         Ok(Response::new(replacement(&served, now)))
     }
 }
@@ -98,6 +117,7 @@ impl TokenService for TokenApi {
 /// A stream under way.
 struct Following {
     watch: Watch,
+    teller: Teller,
     clock: Clock,
     supervisor: Supervisor,
     going: Going,
@@ -109,13 +129,13 @@ struct Following {
 /// that whoever watches goes elsewhere before the connection is cut.
 async fn next_state(following: Option<Following>) -> Option<(Result<WatchTokensResponse, Status>, Option<Following>)> {
     let mut following = following?;
-    let Following { watch, clock, supervisor, going, until } = &mut following;
+    let Following { watch, teller, clock, supervisor, going, until } = &mut following;
     let end = tokio::select! {
         biased;
         () = supervisor.draining() => Error::retry(Reason::Draining, DRAINING_RETRY),
         () = going.asked() => Error::retry(Reason::Draining, DRAINING_RETRY),
         () = at(*until) => Error::new(Reason::Deadline),
-        (name, view) = watch.next() => {
+        (name, view) = teller.next(watch, clock) => {
             let state = state(&name, &view, clock.now());
             return Some((Ok(state), Some(following)));
         }
@@ -128,8 +148,21 @@ fn log_refusal(error: &Error) {
     tracing::debug!(reason = error.reason.as_str(), "no token for this request");
 }
 
+/// How a request came in.
+fn via<T>(request: &Request<T>) -> Via {
+    let extensions = request.extensions();
+    let peer = extensions.get::<Peer>().map(|peer| peer.addr);
+    Via { listener: listener_name(), peer, request: extensions.get::<RequestId>().cloned() }
+}
+
+/// The name of the one listener that there is.
+pub(super) fn listener_name() -> Arc<str> {
+    static NAME: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("grpc"));
+    Arc::clone(&NAME)
+}
+
 /// Who asks, as `authenticate` found out.
-pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Error> {
+fn caller<T>(request: &Request<T>) -> Result<Caller, Error> {
     let authenticated = request.extensions().get::<Authenticated>();
     authenticated.map(|proven| proven.caller.clone()).ok_or_else(|| Error::new(Reason::Bug))
 }

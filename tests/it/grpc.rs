@@ -23,6 +23,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use token_broker::audit::Audit;
 use token_broker::broker::Broker;
 use token_broker::clock::Clock;
 use token_broker::engine::{self, Engine};
@@ -88,7 +89,7 @@ impl App {
         let engine = engine(&clock, &supervisor, &metrics, &provider);
         let routes = grpc::routes(
             Parts {
-                broker: Broker::new(engine.clone(), Policy),
+                broker: Broker::new(engine.clone(), Policy, Audit::none()),
                 clock: clock.clone(),
                 readiness: readiness.clone(),
                 overall: engine.judge(rule),

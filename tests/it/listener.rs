@@ -16,6 +16,7 @@ use futures_util::stream;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use token_broker::audit::Audit;
 use token_broker::broker::Broker;
 use token_broker::clock::Clock;
 use token_broker::engine::{self, Engine};
@@ -88,7 +89,7 @@ async fn serve_broker(limits: Limits, further: Router) -> Served {
     let routes = token_broker::grpc::routes(
         Parts {
             overall: engine.judge(Rule { max_unhealthy: 1.0 }),
-            broker: Broker::new(engine, Policy),
+            broker: Broker::new(engine, Policy, Audit::none()),
             clock,
             readiness: Readiness::new(),
             supervisor: supervisor.clone(),

@@ -4,7 +4,7 @@
 //! stream stays open; the drain is told, and ends the stream, since an open one would hold it up; a connection that has
 //! reached its age ends it without a word, before the stream is cut with it.
 
-use super::{HealthService, Subject};
+use super::{Asker, HealthService, Subject};
 use crate::engine::Watch;
 use crate::error::Error;
 use crate::listener::Going;
@@ -32,7 +32,9 @@ impl Follower {
     /// Refused when too much is watched already.
     pub(super) fn new(service: HealthService, subject: Subject, going: Going) -> Result<Self, Error> {
         let workspace = match &subject {
-            Subject::Workspace(caller, name) => service.broker.authorise_then_watch_health(caller, name)?,
+            Subject::Workspace(Asker { caller, via }, name) => {
+                service.broker.authorise_then_watch_health(caller, name, via)?
+            }
             Subject::Process | Subject::Tokens | Subject::Unknown => None,
         };
         Ok(Self { service, subject, workspace, going, told: None })
