@@ -1,6 +1,7 @@
 //! The binary as a person meets it: real processes, real ports, simulated upstreams.
 
 mod ask;
+mod audit;
 mod besieged;
 mod dev;
 mod reload;
@@ -113,6 +114,7 @@ impl Files {
         Self::new(&format!(
             "[server]\ngrpc_listen = \"127.0.0.1:0\"\nprobe_listen = \"127.0.0.1:0\"\n{server}\n\
              [log]\nlevel = \"trace\"\n\
+             [audit]\nsinks = [\"file\"]\nfile = \"audit.jsonl\"\n\
              [[upstreams]]\nname = \"one\"\nkind = \"emnify\"\nurl = \"http://{address}\"\n{upstream}\n\
              [[workspaces]]\nname = \"{WORKSPACE}\"\nupstream = \"one\"\norganisation = 1\n\
              credential = {{ application_token = {{ file = \"secret\" }} }}\n"

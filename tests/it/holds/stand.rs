@@ -97,6 +97,7 @@ fn configuration(setup: &Setup, upstream: SocketAddr) -> String {
     let mut text = format!(
         "[server]\ngrpc_listen = \"127.0.0.1:0\"\nprobe_listen = \"127.0.0.1:0\"\n\
          [log]\nformat = \"json\"\nlevel = \"info\"\n\
+         [audit]\nsinks = [\"file\"]\nfile = \"audit.jsonl\"\n\
          [[upstreams]]\nname = \"sandbox\"\nkind = \"emnify\"\nurl = \"http://{upstream}\"\n{}\n",
         setup.upstream
     );
