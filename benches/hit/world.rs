@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
-use token_broker::audit::Audit;
+use token_broker::audit::{Audit, Via};
 use token_broker::broker::{Ask, Broker};
 use token_broker::clock::Clock;
 use token_broker::engine::{Call, Engine, Limits, Metrics, Origin, Settings, Source, Workspace};
@@ -51,6 +51,7 @@ pub(crate) struct World {
     routes: Router,
     asks: Vec<(WorkspaceName, Bytes)>,
     turn: usize,
+    via: Via,
     // Its tasks end with the runtime.
     _supervisor: Supervisor,
 }
@@ -125,7 +126,8 @@ impl World {
             asks.push((name.clone(), framed(&name)));
         }
         let routes = grpc::routes(parts, grpc::Means::Loopback).with_state(());
-        Ok(Self { engine, broker, routes, asks, turn: 0, _supervisor: supervisor })
+        let via = Via { listener: Arc::from("grpc"), peer: None, request: None };
+        Ok(Self { engine, broker, routes, asks, turn: 0, via, _supervisor: supervisor })
     }
 
     /// The next Workspace's token. An error unless it comes from the cache.
@@ -147,7 +149,7 @@ impl World {
         let (name, _) = next(&mut self.turn, &self.asks)?;
         let workspace = name.clone();
         let ask = Ask { workspace, min_validity: Duration::ZERO, deadline: Instant::now() + PATIENCE };
-        let served = self.broker.authorise_then_get(&Authenticated::loopback().caller, &ask).await?;
+        let served = self.broker.authorise_then_get(&Authenticated::loopback().caller, &ask, &self.via).await?;
         from_cache(served.source)
     }
 

@@ -127,7 +127,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.jsonl");
         let mut file = Appended::open(path.clone()).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         file.write(b"one\n").unwrap();
         assert_eq!(file.follow(false).unwrap(), Followed::Same);
         assert_eq!(file.follow(true).unwrap(), Followed::Same);
