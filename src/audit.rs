@@ -2,8 +2,9 @@
 //!
 //! Promises: the first time that a token leaves for a caller by a face, its record is durable before (`write(2)`
 //! returned, for at least one sink); repeats are counted and written now and then, and so are refusals, which never
-//! wait; a sink that fails or hangs holds nobody for longer than the configured time; it is tried again until it works;
-//! memory and queues are bounded. A record may exist of a token that did not leave after all, never the other way round.
+//! wait; a sink that fails or hangs holds nobody for longer than the configured time; it is tried again until it
+//! works; memory and queues are bounded. A record may exist of a token that did not leave after all, never the other
+//! way round.
 //!
 //! What is written is decided in [`record`]; `docs/audit.md` describes it. Must not know how callers are told apart.
 

@@ -5,8 +5,8 @@
 //!
 //! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`upstream`], [`address`], [`jwt`],
 //!   [`identity`], [`policy`], [`error`], [`failure`], [`health`], `engine::plan` and its neighbours
-//! * **driven**: [`engine`] (the cache and its tasks), [`audit`] (who got what), [`provider`] (what speaks to one kind of upstream), [`http`]
-//!   (the one upstream HTTP client), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`],
+//! * **driven**: [`engine`] (the cache and its tasks), [`audit`] (who got what), [`provider`] (what speaks to one kind of
+//!   upstream), [`http`] (the one upstream HTTP client), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`],
 //!   [`revision`], [`telemetry`]
 //! * **edges**: [`broker`] (authorise, then get: the one way to a token), [`grpc`], [`admin`] (probe HTTP),
 //!   [`listener`] (the accept loop), [`sandbox`] (simulated upstreams)

@@ -79,7 +79,16 @@ impl Engine {
             watchers.add(name, id, Watcher { mailbox, index, uses: interest == Interest::Use });
         }
         let slots = names.into_iter().map(|name| Slot { name, end: None, told: None }).collect();
-        Ok(Watch { engine: self.clone(), id, interest, slots, ends: BTreeSet::new(), mailbox, given: None, _places: places })
+        Ok(Watch {
+            engine: self.clone(),
+            id,
+            interest,
+            slots,
+            ends: BTreeSet::new(),
+            mailbox,
+            given: None,
+            _places: places,
+        })
     }
 
     /// What a caller would get now, without waiting. Who watches in order to use it asks like a caller: for an

@@ -3,12 +3,12 @@
 use super::DRAINING_RETRY;
 use super::convert::{replacement, response, state};
 use super::deadline::Deadline;
-use super::telling::Teller;
 use super::pb::token_service_server::TokenService;
 use super::pb::{
     GetTokenRequest, GetTokenResponse, ReportRejectedTokenRequest, ReportRejectedTokenResponse, WatchTokensRequest,
     WatchTokensResponse,
 };
+use super::telling::Teller;
 use crate::audit::Via;
 use crate::broker::{Ask, Broker, Report};
 use crate::clock::{Clock, Now};

@@ -7,7 +7,9 @@ use std::fs;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
-use token_broker::audit::{self, Audit, Face, Followed, Metrics, Output, Release, Settings, Terms, Via, WhenUnavailable};
+use token_broker::audit::{
+    self, Audit, Face, Followed, Metrics, Output, Release, Settings, Terms, Via, WhenUnavailable,
+};
 use token_broker::clock::Clock;
 use token_broker::error::{Error, Reason};
 use token_broker::identity::Authenticated;

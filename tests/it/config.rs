@@ -144,7 +144,7 @@ credential = { application_token = { file = "broken.json", key = "a" } }
 /// In the order of the sections.
 const PROBLEMS: &str = r#"
 TOKEN_BROKER__LOG__LEVLE: unknown variable; did you mean TOKEN_BROKER__LOG__LEVEL?
-listen (line 2): unknown key; expected one of server, log, engine, health, upstreams, workspaces
+listen (line 2): unknown key; expected one of server, log, engine, health, audit, upstreams, workspaces
 server.drain_timeuot (line 7): unknown key; did you mean drain_timeout?
 server.grpc_listen (line 5): must be a loopback address, such as "127.0.0.1:7700": callers can't be told apart yet
 server.probe_listen (line 6): expected an IP address and a port, such as "127.0.0.1:7700"
