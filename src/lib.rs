@@ -5,9 +5,9 @@
 //!
 //! * **pure** (no I/O, no `.await`, time is an argument): [`token`], [`lifetime`], [`upstream`], [`address`], [`jwt`],
 //!   [`identity`], [`policy`], [`error`], [`failure`], [`health`], `engine::plan` and its neighbours
-//! * **driven**: [`engine`] (the cache and its tasks), [`audit`] (who got what), [`provider`] (what speaks to one kind of
-//!   upstream), [`http`] (the one upstream HTTP client), [`config`], [`secret`], [`clock`], [`supervisor`], [`readiness`],
-//!   [`revision`], [`telemetry`]
+//! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
+//!   (the one upstream HTTP client), [`audit`] (who got which token), [`config`], [`secret`], [`clock`],
+//!   [`supervisor`], [`readiness`], [`revision`], [`telemetry`]
 //! * **edges**: [`broker`] (authorise, then get: the one way to a token), [`grpc`], [`admin`] (probe HTTP),
 //!   [`listener`] (the accept loop), [`sandbox`] (simulated upstreams)
 //! * [`app`] wires them, [`cli`] is what a person types.

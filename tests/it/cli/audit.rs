@@ -4,10 +4,10 @@ use super::{Files, PATIENCE, Process, SECRET, Serving, Upstream, finish, token_b
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use token_broker::grpc::pb::token_service_client::TokenServiceClient;
 use token_broker::grpc::pb::{GetTokenRequest, GetTokenResponse};
+use token_broker::sandbox::Limits;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -18,7 +18,9 @@ use tonic::{Code, Status};
 const WORKSPACES: usize = 400;
 
 /// A broker with many Workspaces, so that there are many tokens, whose audit is this.
-fn files(upstream: SocketAddr, audit: &str) -> Files {
+fn files(upstream: &Upstream, audit: &str) -> Files {
+    upstream.control.set_limits(Limits { logins: 100_000, ..Limits::default() });
+    let upstream = upstream.address;
     let mut text = format!(
         "[server]\ngrpc_listen = \"127.0.0.1:0\"\nprobe_listen = \"127.0.0.1:0\"\ndrain_timeout = \"1s\"\n\
          [audit]\n{audit}\n\
@@ -69,7 +71,7 @@ fn released(text: &str) -> HashSet<(String, String)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_got_a_token_before_a_kill_is_in_the_file() {
     let upstream = Upstream::start().await;
-    let files = files(upstream.address, "sinks = [\"file\"]\nfile = \"audit.jsonl\"");
+    let files = files(&upstream, "sinks = [\"file\"]\nfile = \"audit.jsonl\"");
     let mut serving = Serving::start(&files, &[]).await;
     let received = Arc::new(Mutex::new(HashSet::new()));
     let mut callers = JoinSet::new();
@@ -102,7 +104,7 @@ async fn who_got_a_token_before_a_kill_is_in_the_file() {
 #[tokio::test]
 async fn a_full_disk_lets_nothing_out_and_readiness_says_so() {
     let upstream = Upstream::start().await;
-    let files = files(upstream.address, "sinks = [\"file\"]\nfile = \"/dev/full\"");
+    let files = files(&upstream, "sinks = [\"file\"]\nfile = \"/dev/full\"");
     let mut serving = Serving::start(&files, &[]).await;
     serving.process.logged("no audit sink works; no token leaves that was not recorded before").await;
     let mut client = channel(&serving).await;
@@ -118,7 +120,7 @@ async fn a_full_disk_lets_nothing_out_and_readiness_says_so() {
 #[tokio::test]
 async fn a_pipe_that_nobody_reads_lets_nothing_more_out_until_somebody_does() {
     let upstream = Upstream::start().await;
-    let files = files(upstream.address, "sinks = [\"stdout\"]");
+    let files = files(&upstream, "sinks = [\"stdout\"]");
     let mut serving = Serving::start(&files, &[]).await;
     let mut client = channel(&serving).await;
     let mut received = HashSet::new();
@@ -156,7 +158,7 @@ async fn a_pipe_that_nobody_reads_lets_nothing_more_out_until_somebody_does() {
 #[tokio::test]
 async fn a_process_without_stdout_gives_no_token_and_says_why() {
     let upstream = Upstream::start().await;
-    let files = files(upstream.address, "");
+    let files = files(&upstream, "");
     let mut command = token_broker(&["serve", "--config", &files.config()]);
     command.stdout(std::process::Stdio::null());
     let mut serving = Serving::over(Process::start(command)).await;
