@@ -105,13 +105,11 @@ impl Broker {
         workspace: &WorkspaceName,
         via: &Via,
     ) -> Result<Option<Watch>, Error> {
-        match self.authorise(caller, Action::Health, workspace, via) {
-            Err(_denied) => Ok(None),
-            Ok(()) => {
-                let origin = self.origin(caller);
-                self.engine.watch(vec![workspace.clone()], Interest::Status, origin).map(Some)
-            }
+        if self.authorise(caller, Action::Health, workspace, via).is_err() {
+            return Ok(None);
         }
+        let origin = self.origin(caller);
+        self.engine.watch(vec![workspace.clone()], Interest::Status, origin).map(Some)
     }
 
     fn authorise(&self, caller: &Caller, action: Action, workspace: &WorkspaceName, via: &Via) -> Result<(), Error> {

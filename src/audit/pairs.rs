@@ -356,10 +356,9 @@ impl Pair {
 
 impl Shard {
     fn put(&mut self, key: Key, pair: Arc<Pair>) {
-        self.bytes += cost(&key);
-        if let Some(before) = self.pairs.insert(key.clone(), pair) {
-            self.bytes -= cost(&key);
-            drop(before);
+        let bytes = cost(&key);
+        if self.pairs.insert(key, pair).is_none() {
+            self.bytes += bytes;
         }
     }
 

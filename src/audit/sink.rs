@@ -62,10 +62,19 @@ struct State {
     /// The thread has lines in hand.
     busy: bool,
     reopen: bool,
-    closing: bool,
-    closed: bool,
+    life: Life,
     /// Why it failed last.
     cause: Option<String>,
+}
+
+/// How far it is from its end.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    #[default]
+    Open,
+    /// What is in the queue is written, and then no more.
+    Closing,
+    Closed,
 }
 
 /// What the thread is to do next.
@@ -108,7 +117,7 @@ impl Sink {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.lock().life == Life::Closed
     }
 
     pub(super) fn cause(&self) -> String {
@@ -123,7 +132,7 @@ impl Sink {
     pub(super) fn offer(&self, line: &Line) -> bool {
         let most = if line.pair.is_some() { MOST_WAITING } else { MOST_WAITING / 2 };
         let mut state = self.lock();
-        if !self.is_up() || state.closing || state.bytes + line.body.len() > most {
+        if !self.is_up() || state.life != Life::Open || state.bytes + line.body.len() > most {
             state.missing += 1;
             drop(state);
             self.counted.dropped.inc();
@@ -156,7 +165,7 @@ impl Sink {
 
     /// What is in the queue is written, and then no more.
     pub(super) fn close(&self) {
-        self.lock().closing = true;
+        self.lock().life = Life::Closing;
         self.filled.notify_one();
     }
 
@@ -178,7 +187,7 @@ impl Sink {
     fn next(&self) -> Next {
         let mut state = self.lock();
         state.busy = false;
-        if state.queue.is_empty() && !state.reopen && !state.closing {
+        if state.queue.is_empty() && !state.reopen && state.life == Life::Open {
             state = self.filled.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner).0;
         }
         if std::mem::take(&mut state.reopen) {
@@ -190,7 +199,7 @@ impl Sink {
             state.busy = true;
             return Next::Write(lines, missing);
         }
-        if state.closing {
+        if state.life != Life::Open {
             return Next::End;
         }
         state.busy = true;
@@ -202,16 +211,16 @@ impl Sink {
         let mut state = self.lock();
         // Nothing hangs while it rests.
         state.busy = false;
-        if !state.closing {
+        if state.life == Life::Open {
             state = self.filled.wait_timeout(state, RETRY).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.busy = true;
-        !state.closing
+        state.life == Life::Open
     }
 
     fn ended(&self) {
         let mut state = self.lock();
-        (state.busy, state.closed) = (false, true);
+        (state.busy, state.life) = (false, Life::Closed);
         drop(state);
         self.up.store(false, Ordering::Release);
         self.bell.notify_one();
