@@ -1,5 +1,7 @@
 //! The audit of a real process: killed, with a full disk, with a pipe that nobody reads.
 
+#![expect(clippy::print_stdout, reason = "figures, with --nocapture")]
+
 use super::{Files, PATIENCE, Process, SECRET, Serving, Upstream, finish, token_broker};
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -11,7 +13,7 @@ use token_broker::sandbox::Limits;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant, timeout};
+use tokio::time::{Instant, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -61,7 +63,7 @@ fn is_unavailable(outcome: &Result<GetTokenResponse, Status>) -> bool {
 
 /// The Workspace and the fingerprint of each release.
 fn released(text: &str) -> HashSet<(String, String)> {
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _cut)| whole);
     let lines = whole.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let releases = lines.filter(|line| line["kind"] == "release");
     let field = |line: &serde_json::Value, name: &str| line[name].as_str().unwrap().to_owned();
@@ -138,7 +140,8 @@ async fn a_pipe_that_nobody_reads_lets_nothing_more_out_until_somebody_does() {
     let (n, took) = refused.expect("the pipe never filled");
     assert!(get(&mut client, 0).await.is_ok(), "what was recorded goes on");
     let mut stdout = serving.process.stdout.take().unwrap();
-    let reading = tokio::spawn(async move {
+    let mut reading = JoinSet::new();
+    reading.spawn(async move {
         let mut text = String::new();
         stdout.read_to_string(&mut text).await.unwrap();
         text
@@ -150,7 +153,7 @@ async fn a_pipe_that_nobody_reads_lets_nothing_more_out_until_somebody_does() {
     println!("{n} tokens; refused after {took:?}; recovered after {:?}", begun.elapsed());
     serving.process.signal("TERM").await;
     serving.process.ended().await;
-    let text = timeout(Duration::from_secs(10), reading).await.unwrap().unwrap();
+    let text = timeout(PATIENCE, reading.join_next()).await.unwrap().unwrap().unwrap();
     assert!(received.is_subset(&released(&text)));
     assert!(text.contains("\"kind\":\"sink_recovered\"") && text.contains("\"kind\":\"stop\""));
 }
