@@ -16,7 +16,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
-use token_broker::broker::Broker;
+use token_broker::audit::Via;
+use token_broker::broker::{Asker, Broker};
 use token_broker::clock::Clock;
 use token_broker::engine::{self, Engine, Workspace};
 use token_broker::grpc::pb::GetTokenRequest;
@@ -102,6 +103,10 @@ fn broker(supervisor: &Supervisor, registry: &mut Registry) -> Result<(Engine, B
 
 fn caller(number: usize) -> Result<Authenticated, Box<dyn Error>> {
     Ok(Authenticated { caller: Caller::unix(u32::try_from(number)?), evidence: Arc::new(Channel) })
+}
+
+fn asker(number: usize) -> Result<Asker, Box<dyn Error>> {
+    Ok(Asker { proven: caller(number)?, via: Via { listener: "bench".into(), peer: None, request: None } })
 }
 
 async fn serve(callers: usize) -> Result<(), Box<dyn Error>> {
@@ -221,7 +226,7 @@ async fn judge() -> Result<(), Box<dyn Error>> {
     }
     let mut streams = Vec::new();
     for number in 0..1_000 {
-        let mut watching = broker.authorise_then_watch(&caller(number)?, names.clone())?;
+        let mut watching = broker.authorise_then_watch(asker(number)?, names.clone())?;
         for _ in &names {
             watching.next().await?;
         }

@@ -11,10 +11,11 @@ mod trial;
 
 pub use trial::Trial;
 
+use crate::audit::{self, Audit};
 use crate::bearer::{self, Issuers};
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::config::{Config, Files, History, Problems, Source};
+use crate::config::{Config, Files, History, Place, Problem, Problems, Source};
 use crate::engine::{self, Engine};
 use crate::grpc::{self, Parts, Reflection};
 use crate::limits;
@@ -52,6 +53,7 @@ pub struct App {
     parts: Parts,
     metrics: Metrics,
     history: History,
+    audit: Audit,
     drain_timeout: Duration,
     following: Option<Following>,
 }
@@ -123,11 +125,12 @@ impl App {
         let listeners = Listeners::bind(&config, &judges, &issuers, &metrics, &readiness).await?;
         let counted = metrics.register(engine::Metrics::register);
         let engine = Engine::new(clock.clone(), supervisor.clone(), roster::settings(&config), counted);
+        let audit = open_audit(&config, &clock, &supervisor, metrics.register(audit::Metrics::register))?;
         let rule = config.health;
         // It lets nobody until the configuration's grants are in force.
         let broker = Broker::new(engine.clone(), Policy::default(), revisions);
         let callers = limits::Limits::new(&config.limits, metrics.register(limits::Metrics::register));
-        let broker = broker.limited_by(callers);
+        let broker = broker.limited_by(callers).audited_by(audit.clone());
         let mut roster = Roster::new(engine.clone(), broker.clone(), issuers, &config);
         roster.install(roster.prepare(config)?);
         history.accepted(clock.now().wall, Vec::new());
@@ -153,6 +156,7 @@ impl App {
             parts,
             metrics,
             history,
+            audit,
             drain_timeout,
             following,
         })
@@ -187,7 +191,7 @@ impl App {
         let mut signals = Signals::install().map_err(Error::Signals)?;
         let Self { supervisor, probes, readiness, drain_timeout, .. } = &self;
         let (supervisor, probes, readiness) = (supervisor.clone(), probes.clone(), readiness.clone());
-        let drain_timeout = *drain_timeout;
+        let (drain_timeout, audit) = (*drain_timeout, self.audit.clone());
         self.start();
         let died = tokio::select! {
             signal = signals.next() => {
@@ -209,20 +213,24 @@ impl App {
                 return Err(Error::CutShort);
             }
         }
+        // Nothing leaves any more.
+        audit.close().await;
         let (Ended::Clean | Ended::Cut) = probes.shutdown(PROBE_END).await;
         died.map_or(Ok(()), |task| Err(Error::TaskDied(task)))
     }
 
     fn start(self) {
-        let Self { supervisor, probes, readiness, starting, roster, engine, listeners, parts, .. } = self;
+        let Self { supervisor, probes, readiness, starting, roster, engine, listeners, parts, audit, .. } = self;
         let (grpc_address, probe_address) = (listeners.first(), listeners.probe_address());
         let clock = parts.clock.clone();
+        audit.event(&audit::Record::Start { version: env!("CARGO_PKG_VERSION") });
+        probes.spawn_critical("audit", audit::watch(audit.clone(), readiness.clone()));
         let told = admin::router(readiness, self.metrics, self.history.clone());
         listeners.start(&parts, &supervisor, told, &probes);
         if let Some(Following { source, files, filter, hangup }) = self.following {
             let history = self.history;
             let reloader =
-                Reloader { source, files, roster, history, clock, filter, pending: None, rest: Duration::ZERO };
+                Reloader { source, files, roster, history, audit, clock, filter, pending: None, rest: Duration::ZERO };
             supervisor.spawn_critical("configuration", reload::follow(reloader, hangup, supervisor.clone()));
         }
         drop(starting);
@@ -233,6 +241,19 @@ impl App {
             "serving"
         );
     }
+}
+
+/// A file that can't be opened is told at the start, where somebody looks; one that fails later is waited for.
+fn open_audit(
+    config: &Config,
+    clock: &Clock,
+    supervisor: &Supervisor,
+    metrics: audit::Metrics,
+) -> Result<Audit, Problems> {
+    Audit::open(&config.audit, clock.clone(), supervisor, metrics).map_err(|error| {
+        let text = format!("can't be written: {error}");
+        Problem { key: "audit.file".to_owned(), place: Place::Unknown, text }.into()
+    })
 }
 
 fn millis(took: Duration) -> u64 {

@@ -1,14 +1,17 @@
 //! Authorise, then act: the one way to a token, for every face of the broker.
 //!
 //! The limits of the caller come first, so that a flood asks the policy nothing. The policy is asked on every call,
-//! before anything that could tell whether a Workspace exists. Must not know which face asks.
+//! before anything that could tell whether a Workspace exists. No token leaves without a record of it, and refusals are
+//! counted. Must not know which face asks.
 
 mod presence;
+mod telling;
 mod watching;
 
 pub use presence::Presence;
 pub use watching::Watching;
 
+use crate::audit::{Audit, By, Denial, Face, Release, Via};
 use crate::engine::{Call, Engine, Interest, Origin, Served, Watch};
 use crate::error::{Error, Reason};
 use crate::health::Health;
@@ -47,12 +50,29 @@ pub struct Report {
     pub deadline: Instant,
 }
 
+/// Who asks, and how the request came in.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// Who, and why that is believed.
+    pub proven: Authenticated,
+    /// By which listener, from where.
+    pub via: Via,
+}
+
+impl Asker {
+    /// The name of who asks.
+    pub fn caller(&self) -> &Caller {
+        &self.proven.caller
+    }
+}
+
 /// The broker behind its faces. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Broker {
     engine: Engine,
     policy: Arc<ArcSwap<InForce>>,
     revisions: Revisions,
+    audit: Audit,
     /// Keyed anew by every process, so that nobody can choose to be taken for another.
     origins: RandomState,
     limits: Limits,
@@ -75,13 +95,32 @@ impl Broker {
     pub fn new(engine: Engine, policy: Policy, revisions: Revisions) -> Self {
         let first = InForce { policy: Arc::new(policy), edition: Edition(0) };
         let (policy, limits) = (Arc::new(ArcSwap::from_pointee(first)), Limits::default());
-        Self { engine, policy, revisions, origins: RandomState::new(), limits, turns: Arc::default() }
+        Self {
+            engine,
+            policy,
+            revisions,
+            audit: Audit::none(),
+            origins: RandomState::new(),
+            limits,
+            turns: Arc::default(),
+        }
     }
 
     /// With these limits of what callers may take.
     #[must_use]
     pub fn limited_by(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// With this record of who gets which token.
+    #[must_use]
+    pub fn audited_by(self, audit: Audit) -> Self {
+        Self { audit, ..self }
+    }
+
+    /// What refusals are counted by that nobody asks the broker about.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// What callers may take.
@@ -109,42 +148,41 @@ impl Broker {
         self.revisions.subscribe()
     }
 
-    /// The token, if the caller may have it: when it asks, and still when there is a token.
-    pub async fn authorise_then_get(&self, caller: &Caller, ask: &Ask) -> Result<Served, Error> {
-        let _permit = self.limits.admit(caller, Action::Get)?;
-        let edition = self.authorise(caller, Action::Get, &ask.workspace)?;
-        let served = self.engine.get(&ask.workspace, ask.min_validity, self.call(caller, ask.deadline)).await?;
-        self.authorise_again(edition, caller, Action::Get, &ask.workspace)?;
+    /// The token, if the caller may have it: when it asks, and still when there is a token and a record of it.
+    pub async fn authorise_then_get(&self, asker: &Asker, ask: &Ask) -> Result<Served, Error> {
+        let _permit = self.admit(asker, Action::Get)?;
+        let edition = self.authorise(asker, Action::Get, &ask.workspace)?;
+        let call = self.call(asker.caller(), ask.deadline);
+        let served = self.engine.get(&ask.workspace, ask.min_validity, call).await?;
+        self.record(asker, &served, Face::Get).await?;
+        self.authorise_again(edition, asker, Action::Get, &ask.workspace)?;
         Ok(served)
     }
 
     /// The replacement of a rejected token, if the caller may ask for it: before and after, as above.
-    pub async fn authorise_then_report(&self, caller: &Caller, report: &Report) -> Result<Served, Error> {
-        let _permit = self.limits.admit(caller, Action::Report)?;
-        let edition = self.authorise(caller, Action::Report, &report.workspace)?;
-        let call = self.call(caller, report.deadline);
+    pub async fn authorise_then_report(&self, asker: &Asker, report: &Report) -> Result<Served, Error> {
+        let _permit = self.admit(asker, Action::Report)?;
+        let edition = self.authorise(asker, Action::Report, &report.workspace)?;
+        let call = self.call(asker.caller(), report.deadline);
         let served = self.engine.report(&report.workspace, report.rejected, call).await?;
-        self.authorise_again(edition, caller, Action::Report, &report.workspace)?;
+        self.record(asker, &served, Face::Report).await?;
+        self.authorise_again(edition, asker, Action::Report, &report.workspace)?;
         Ok(served)
     }
 
     /// Follows the tokens of Workspaces, if the caller may have all of them. None may stand twice.
-    pub fn authorise_then_watch(
-        &self,
-        proven: &Authenticated,
-        workspaces: Vec<WorkspaceName>,
-    ) -> Result<Watching, Error> {
-        let (caller, permit) = (&proven.caller, self.limits.admit(&proven.caller, Action::Watch)?);
+    pub fn authorise_then_watch(&self, asker: Asker, workspaces: Vec<WorkspaceName>) -> Result<Watching, Error> {
+        let permit = self.admit(&asker, Action::Watch)?;
         // Before the policy is asked: what changes meanwhile is seen.
-        let presence = self.presence(proven, permit);
-        workspaces.iter().try_for_each(|name| self.authorise(caller, Action::Watch, name).map(drop))?;
-        let watch = self.engine.watch(workspaces, Interest::Use, self.origin(caller))?;
-        Ok(Watching::new(self.clone(), presence, watch))
+        let presence = self.presence(&asker.proven, permit);
+        workspaces.iter().try_for_each(|name| self.authorise(&asker, Action::Watch, name).map(drop))?;
+        let watch = self.engine.watch(workspaces, Interest::Use, self.origin(asker.caller()))?;
+        Ok(Watching::new(self.clone(), asker, presence, watch))
     }
 
     /// The place of one call about health, or of a stream of it. The looks that follow are part of it.
-    pub fn admit_to_health(&self, caller: &Caller) -> Result<Permit, Error> {
-        self.limits.admit(caller, Action::Health)
+    pub fn admit_to_health(&self, asker: &Asker) -> Result<Permit, Error> {
+        self.admit(asker, Action::Health)
     }
 
     /// The caller of a stream that begins.
@@ -155,8 +193,8 @@ impl Broker {
 
     /// Whether a Workspace is well. `None` if there is none, or the caller may not know: which of the two nobody
     /// learns.
-    pub fn authorise_then_health(&self, caller: &Caller, workspace: &WorkspaceName) -> Option<Health> {
-        self.authorise(caller, Action::Health, workspace).ok()?;
+    pub fn authorise_then_health(&self, asker: &Asker, workspace: &WorkspaceName) -> Option<Health> {
+        self.authorise(asker, Action::Health, workspace).ok()?;
         self.engine.health(workspace)
     }
 
@@ -164,26 +202,40 @@ impl Broker {
     /// then it takes no place among the watches.
     pub fn authorise_then_watch_health(
         &self,
-        caller: &Caller,
+        asker: &Asker,
         workspace: &WorkspaceName,
     ) -> Result<Option<Watch>, Error> {
-        if self.authorise(caller, Action::Health, workspace).is_err() {
+        if !self.still_may(asker.caller(), Action::Health, workspace) {
             return Ok(None);
         }
-        self.engine.watch(vec![workspace.clone()], Interest::Status, self.origin(caller)).map(Some)
+        let origin = self.origin(asker.caller());
+        self.engine.watch(vec![workspace.clone()], Interest::Status, origin).map(Some)
     }
 
     /// Whether the caller may still do this: for streams, which were let in and are judged again.
     pub fn still_may(&self, caller: &Caller, action: Action, workspace: &WorkspaceName) -> bool {
-        self.authorise(caller, action, workspace).is_ok()
+        self.decide(caller, action, workspace).is_some()
     }
 
-    /// By which policy it was decided.
-    fn authorise(&self, caller: &Caller, action: Action, workspace: &WorkspaceName) -> Result<Edition, Error> {
+    /// Counts what is refused.
+    fn admit(&self, asker: &Asker, action: Action) -> Result<Permit, Error> {
+        let admitted = self.limits.admit(asker.caller(), action);
+        admitted.inspect_err(|error| self.denied(asker, action, None, error.reason))
+    }
+
+    /// By which policy it was decided. Counts what is refused.
+    fn authorise(&self, asker: &Asker, action: Action, workspace: &WorkspaceName) -> Result<Edition, Error> {
+        self.decide(asker.caller(), action, workspace).ok_or_else(|| {
+            self.denied(asker, action, Some(workspace), Reason::CallerForbidden);
+            Error::new(Reason::CallerForbidden)
+        })
+    }
+
+    fn decide(&self, caller: &Caller, action: Action, workspace: &WorkspaceName) -> Option<Edition> {
         let in_force = self.policy.load();
         match in_force.policy.decide(caller, action, workspace) {
-            Decision::Deny => Err(Error::new(Reason::CallerForbidden)),
-            Decision::Allow { grant: _ } => Ok(in_force.edition),
+            Decision::Deny => None,
+            Decision::Allow { grant: _ } => Some(in_force.edition),
         }
     }
 
@@ -191,14 +243,27 @@ impl Broker {
     fn authorise_again(
         &self,
         edition: Edition,
-        caller: &Caller,
+        asker: &Asker,
         action: Action,
         workspace: &WorkspaceName,
     ) -> Result<(), Error> {
         if self.policy.load().edition == edition {
             return Ok(());
         }
-        self.authorise(caller, action, workspace).map(drop)
+        self.authorise(asker, action, workspace).map(drop)
+    }
+
+    /// Has the audit count a refusal.
+    fn denied(&self, asker: &Asker, action: Action, workspace: Option<&WorkspaceName>, reason: Reason) {
+        let (by, listener, action) = (By::Caller(asker.caller()), &asker.via.listener, action.as_str());
+        self.audit.denied(&Denial { by, reason, action, listener, workspace });
+    }
+
+    /// Has the audit take down who gets a token. On an error nobody may.
+    async fn record(&self, asker: &Asker, served: &Served, face: Face) -> Result<(), Error> {
+        let (token, validity) = (&served.token, &served.held.validity);
+        let (caller, workspace, fingerprint) = (asker.caller(), &token.workspace, token.fingerprint);
+        self.audit.release(&Release { caller, workspace, fingerprint, face, validity, via: &asker.via }).await
     }
 
     fn call(&self, caller: &Caller, deadline: Instant) -> Call {

@@ -7,6 +7,7 @@
 //! It walks the TOML tree by hand, because deserialisers stop at the first error. It blocks on files; it must not know
 //! what its values are used for, and opens no connection.
 
+mod audit;
 mod changes;
 mod credential;
 mod endpoint;
@@ -58,16 +59,28 @@ use std::path::Path;
 use toml::de::DeTable;
 use workspace::KnownUpstreams;
 
-const ROOT_KEYS: &[&str] =
-    &["server", "listeners", "issuers", "log", "engine", "health", "limits", "upstreams", "workspaces", "grants"];
+const ROOT_KEYS: &[&str] = &[
+    "server",
+    "listeners",
+    "issuers",
+    "log",
+    "engine",
+    "health",
+    "limits",
+    "audit",
+    "upstreams",
+    "workspaces",
+    "grants",
+];
 
 /// The sections whose scalars the environment may override.
-const OVERLAID: [(&str, &[&str]); 5] = [
+const OVERLAID: [(&str, &[&str]); 6] = [
     ("server", settings::SERVER_KEYS),
     ("log", settings::LOG_KEYS),
     ("engine", settings::ENGINE_KEYS),
     ("health", health::KEYS),
     ("limits", limits::KEYS),
+    ("audit", audit::KEYS),
 ];
 
 /// A valid configuration.
@@ -87,6 +100,8 @@ pub struct Config {
     pub health: Rule,
     /// What callers may take of the broker.
     pub limits: crate::limits::Settings,
+    /// Where it is written down who got which token.
+    pub audit: crate::audit::Settings,
     /// The APIs that mint tokens; no name stands twice.
     pub upstreams: Vec<Upstream>,
     /// The tenants that tokens are for; no name stands twice, each names an upstream from above.
@@ -142,6 +157,7 @@ impl Config {
         let engine = Engine::read(&mut root.overlaid("engine", settings::ENGINE_KEYS));
         let health = health::read(&mut root.overlaid("health", health::KEYS));
         let limits = limits::read(&mut root.overlaid("limits", limits::KEYS));
+        let audit = audit::read(&mut root.overlaid("audit", audit::KEYS));
         let mut files = SecretFiles::default();
         let issuers = read_issuers(root, &listeners, &mut files);
         let (upstreams, known) = read_upstreams(root, &mut files);
@@ -157,6 +173,7 @@ impl Config {
             engine,
             health,
             limits,
+            audit,
             upstreams,
             workspaces,
             grants,

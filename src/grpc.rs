@@ -12,6 +12,7 @@ mod status;
 pub mod strict;
 mod token_service;
 
+use crate::audit::Audit;
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::health::Health;
@@ -93,7 +94,7 @@ pub struct Parts {
 /// The routes, for a listener whose callers are told apart by these means.
 pub fn routes(parts: Parts, means: Means) -> Router {
     let Parts { broker, clock, readiness, overall, supervisor, metrics, request_ids, reflection } = parts;
-    let of_authentication = clock.clone();
+    let (of_authentication, audit) = (clock.clone(), broker.audit().clone());
     let api = Arc::new(TokenApi::new(broker.clone(), clock, supervisor.clone()));
     let tokens = TokenServiceServer::from_arc(Arc::clone(&api))
         .max_decoding_message_size(MAX_REQUEST)
@@ -120,25 +121,25 @@ pub fn routes(parts: Parts, means: Means) -> Router {
         }
     }
     let routes = services.prepare().into_axum_router().route_service(WATCH_TOKENS, watch);
-    authenticated(routes.layer(deadlines), means, of_authentication).layer(request_ids).layer(metrics)
+    authenticated(routes.layer(deadlines), means, of_authentication, audit).layer(request_ids).layer(metrics)
 }
 
 /// Lets only those requests through whose caller is known by these means, with [`Authenticated`] as an extension.
 ///
 /// [`Authenticated`]: crate::identity::Authenticated
-pub fn authenticated(routes: Router, means: Means, clock: Clock) -> Router {
-    routes.layer(Authenticate::new(means, clock))
+pub fn authenticated(routes: Router, means: Means, clock: Clock, audit: Audit) -> Router {
+    routes.layer(Authenticate::new(means, clock, audit))
 }
 
 /// `grpc.health.v1` alone, for whoever asks, and of no Workspace: what the probe listener has beside its own. `owner`
 /// says when calls must end, since that listener outlives the others.
 pub fn probes(parts: Parts, owner: Supervisor) -> Router {
-    let Parts { clock, readiness, overall, supervisor, metrics, request_ids, .. } = parts;
+    let Parts { broker, clock, readiness, overall, supervisor, metrics, request_ids, .. } = parts;
     let health = HealthServer::new(HealthService::new(None, readiness, overall, supervisor))
         .max_decoding_message_size(MAX_REQUEST)
         .max_encoding_message_size(MAX_RESPONSE);
     let routes = Router::new().route_service("/grpc.health.v1.Health/{method}", health);
-    let routes = authenticated(routes.layer(Deadlines::new(owner)), Means::Anyone, clock);
+    let routes = authenticated(routes.layer(Deadlines::new(owner)), Means::Anyone, clock, broker.audit().clone());
     // Over HTTP/1 there is no gRPC, and so nothing at all.
     routes.layer(request_ids).layer(metrics).layer(middleware::from_fn(only_http2))
 }

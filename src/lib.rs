@@ -7,8 +7,8 @@
 //!   [`identity`], [`policy`], [`error`], [`failure`], [`health`], `engine::plan` and its neighbours
 //! * **driven**: [`engine`] (the cache and its tasks), [`provider`] (what speaks to one kind of upstream), [`http`]
 //!   (the one upstream HTTP client), [`tls`] (what a listener shows and trusts), [`bearer`] (callers by their JWTs),
-//!   [`limits`] (what callers may take), [`config`], [`files`], [`secret`], [`clock`], [`supervisor`], [`readiness`],
-//!   [`revision`], [`telemetry`]
+//!   [`limits`] (what callers may take), [`audit`] (who got which token), [`config`], [`files`], [`secret`], [`clock`],
+//!   [`supervisor`], [`readiness`], [`revision`], [`telemetry`]
 //! * **edges**: [`broker`] (authorise, then get: the one way to a token), [`grpc`], [`admin`] (probe HTTP),
 //!   [`listener`] (the accept loop), [`sandbox`] (simulated upstreams)
 //! * [`app`] wires them, [`cli`] is what a person types.
@@ -16,6 +16,7 @@
 pub mod address;
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod bearer;
 pub mod broker;
 pub mod cli;

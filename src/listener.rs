@@ -47,6 +47,8 @@ pub struct Peer {
     pub addr: PeerAddress,
     /// What the channel itself proves: a client certificate, the peer of a Unix socket. `None`: nothing.
     pub identity: Option<Authenticated>,
+    /// The name of the listener that it came to.
+    pub listener: Arc<str>,
 }
 
 /// Where a connection came from, as the system says.
@@ -162,7 +164,7 @@ impl Listener {
             tracing::debug!(%error, peer = %addr, "can't set TCP_NODELAY");
         }
         let connection = connection::Connection {
-            peer: Peer { addr, identity: addr.proves() },
+            peer: Peer { addr, identity: addr.proves(), listener: Arc::clone(&self.name) },
             protocol: self.protocol,
             limits: Arc::clone(&self.limits),
             age,
@@ -186,6 +188,14 @@ impl PeerAddress {
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(address) => Some(address.ip()),
+            Self::Unix { .. } => None,
+        }
+    }
+
+    /// The same with its port.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
             Self::Unix { .. } => None,
         }
     }

@@ -14,7 +14,9 @@ pub use signals::{Hangup, Signals};
 
 use futures_util::FutureExt as _;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -135,6 +137,17 @@ impl Supervisor {
                 None
             }
         }
+    }
+
+    /// Runs what blocks for as long as it likes on a thread of its own, which is told to end by whoever starts it and
+    /// never waited for: at the end of the process it just goes. A panic is logged under `name`.
+    pub fn thread(&self, name: &'static str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let watched = move || {
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                tracing::error!(task.name = name, "a task panicked");
+            }
+        };
+        thread::Builder::new().name(name.to_owned()).spawn(watched).map(drop)
     }
 
     /// Waits for the first critical task that ends early and gives its name.

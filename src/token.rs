@@ -90,6 +90,12 @@ impl Fingerprint {
         Self(first)
     }
 
+    /// Evenly spread, as the digest is.
+    pub(crate) fn first_byte(self) -> u8 {
+        let [first, ..] = self.0;
+        first
+    }
+
     /// The text form, exactly: 22 characters of base64url without padding.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;

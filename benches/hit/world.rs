@@ -15,7 +15,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
-use token_broker::broker::{Ask, Broker};
+use token_broker::audit::Via;
+use token_broker::broker::{Ask, Asker, Broker};
 use token_broker::clock::Clock;
 use token_broker::engine::{Call, Engine, Limits, Metrics, Origin, Settings, Source, Workspace};
 use token_broker::grpc::pb::GetTokenRequest;
@@ -52,6 +53,7 @@ pub(crate) struct World {
     routes: Router,
     asks: Vec<(WorkspaceName, Bytes)>,
     turn: usize,
+    asker: Asker,
     // Its tasks end with the runtime.
     _supervisor: Supervisor,
 }
@@ -131,7 +133,9 @@ impl World {
             asks.push((name.clone(), framed(&name)));
         }
         let routes = grpc::routes(parts, grpc::Means::Loopback).with_state(());
-        Ok(Self { engine, broker, routes, asks, turn: 0, _supervisor: supervisor })
+        let via = Via { listener: Arc::from("grpc"), peer: None, request: None };
+        let asker = Asker { proven: Authenticated::loopback(), via };
+        Ok(Self { engine, broker, routes, asks, turn: 0, asker, _supervisor: supervisor })
     }
 
     /// The next Workspace's token. An error unless it comes from the cache.
@@ -153,7 +157,7 @@ impl World {
         let (name, _) = next(&mut self.turn, &self.asks)?;
         let workspace = name.clone();
         let ask = Ask { workspace, min_validity: Duration::ZERO, deadline: Instant::now() + PATIENCE };
-        let served = self.broker.authorise_then_get(&Authenticated::loopback().caller, &ask).await?;
+        let served = self.broker.authorise_then_get(&self.asker, &ask).await?;
         from_cache(served.source)
     }
 
@@ -162,7 +166,7 @@ impl World {
         let request = Request::post("/tokenbroker.v1.TokenService/GetToken")
             .header("content-type", "application/grpc")
             .header("te", "trailers")
-            .extension(Peer { addr: PEER.into(), identity: None })
+            .extension(Peer { addr: PEER.into(), identity: None, listener: "grpc".into() })
             .body(Body::new(Full::new(framed.clone())))?;
         let mut answer = self.routes.call(request).await?;
         let mut bytes = 0;

@@ -7,6 +7,7 @@
 //! All of it blocks (files, and the parsing of up to 100,000 Workspaces), so it runs beside the tasks, one at a time.
 
 use super::roster::Roster;
+use crate::audit::{Audit, Record};
 use crate::clock::Clock;
 use crate::config::{Changes, Config, Files, History, Loaded, Place, Problem, Problems, Source, WorkspaceChange};
 use crate::supervisor::{Hangup, Supervisor};
@@ -30,6 +31,7 @@ pub(super) struct Reloader {
     pub(super) files: Files,
     pub(super) roster: Roster,
     pub(super) history: History,
+    pub(super) audit: Audit,
     pub(super) clock: Clock,
     pub(super) filter: Filter,
     /// What a change that is not taken up yet has come to.
@@ -91,6 +93,10 @@ async fn elapsed(pause: Option<Duration>) {
 impl Reloader {
     /// One look at the files, and whatever follows from it.
     fn look(&mut self, asked: Asked) {
+        if asked == Asked::ByOperator {
+            // Whoever moved its file says so by the same signal.
+            self.audit.reopen();
+        }
         let begun = self.clock.now();
         // What is about to be read anyway is not read to see whether it has settled.
         let settled = self.pending.is_some() && self.files.are_of_one_piece();
@@ -164,6 +170,9 @@ impl Reloader {
         }
         let level = prepared.level.clone();
         let changes = self.roster.install(prepared);
+        if let Some(terms) = changes.audit {
+            self.audit.configure(terms);
+        }
         if changes.level {
             self.filter.change(level.filter());
         }
@@ -176,6 +185,7 @@ impl Reloader {
             tracing::warn!(key, "the new value of this setting takes effect only after a restart");
         }
         self.history.accepted(self.clock.now().wall, changes.restart.clone());
+        self.audit.event(&Record::ConfigurationAccepted { generation: before.generation + 1 });
         let count =
             |wanted: fn(&WorkspaceChange) -> bool| changes.workspaces.values().filter(|change| wanted(change)).count();
         tracing::info!(
@@ -195,6 +205,9 @@ impl Reloader {
     fn tell_refused(&self, problems: &Problems) {
         self.history.refused(self.clock.now().wall, problems);
         let record = self.history.record();
+        let all = record.problems.len().saturating_add(record.more_problems);
+        let (generation, problems) = (record.generation, u64::try_from(all).unwrap_or(u64::MAX));
+        self.audit.event(&Record::ConfigurationRefused { generation, problems });
         let shown: Vec<_> = record.problems.iter().map(ToString::to_string).collect();
         tracing::error!(
             generation = record.generation,

@@ -6,7 +6,7 @@
 
 use crate::clock::Clock;
 use crate::error::{Error, Reason};
-use crate::identity::{Authenticated, Caller};
+use crate::identity::Authenticated;
 use crate::limits::Permit;
 use crate::revision::Revisions;
 use crate::supervisor::at;
@@ -60,9 +60,9 @@ impl Presence {
         Self { proven, clock, _revisions: revisions, moved, delay, due: None, _permit: permit }
     }
 
-    /// Who it is.
-    pub fn caller(&self) -> &Caller {
-        &self.proven.caller
+    /// What time it is judged by.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Whether that is still believed.

@@ -4,8 +4,9 @@
 //! itself; the loss is told once, as a withdrawal; while it lasts the Workspace is not kept warm for this watcher; when
 //! the right returns its state is told again.
 
-use super::Broker;
 use super::presence::Presence;
+use super::telling::Telling;
+use super::{Asker, Broker};
 use crate::engine::{View, Watch};
 use crate::error::{Error, Reason};
 use crate::policy::Action;
@@ -19,15 +20,17 @@ const AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub struct Watching {
     broker: Broker,
+    asker: Asker,
     presence: Presence,
+    telling: Telling,
     watch: Watch,
     /// Which Workspace is the next to be judged again, while that is under way.
     judging: Option<usize>,
 }
 
 impl Watching {
-    pub(super) fn new(broker: Broker, presence: Presence, watch: Watch) -> Self {
-        Self { broker, presence, watch, judging: None }
+    pub(super) fn new(broker: Broker, asker: Asker, presence: Presence, watch: Watch) -> Self {
+        Self { broker, asker, presence, telling: Telling::default(), watch, judging: None }
     }
 
     /// Waits until a Workspace looks different from what was last told of it, and says how. Fails when the caller is
@@ -50,7 +53,8 @@ impl Watching {
                 }
                 index = self.watch.changed() => {
                     self.presence.check()?;
-                    if let Some(told) = self.look(index) {
+                    let seen = self.look(index);
+                    if let Some(told) = self.tell(index, seen).await? {
                         return Ok(told);
                     }
                 }
@@ -61,6 +65,21 @@ impl Watching {
     /// What is to be told of a Workspace that may look different, if its right still stands.
     fn look(&mut self, index: usize) -> Option<(WorkspaceName, View)> {
         self.judge_one(index).or_else(|| self.watch.look(index))
+    }
+
+    /// Has what was seen written down, if it is a token. That takes a while, in which the right to it may go.
+    async fn tell(
+        &mut self,
+        index: usize,
+        seen: Option<(WorkspaceName, View)>,
+    ) -> Result<Option<(WorkspaceName, View)>, Error> {
+        let Some(seen) = seen else { return Ok(None) };
+        let Self { broker, asker, presence, telling, watch, .. } = self;
+        let Some(told) = telling.tell((&*broker, &*asker, presence.clock()), watch, seen).await else {
+            return Ok(None);
+        };
+        self.presence.check()?;
+        Ok(Some(self.judge_one(index).unwrap_or(told)))
     }
 
     /// Judges some Workspaces, up to the first to which the right was lost: what is to be told of that one.
@@ -78,7 +97,7 @@ impl Watching {
 
     fn judge_one(&mut self, index: usize) -> Option<(WorkspaceName, View)> {
         let name = self.watch.name(index)?;
-        let may = self.broker.still_may(self.presence.caller(), Action::Watch, name);
+        let may = self.broker.still_may(self.asker.caller(), Action::Watch, name);
         match (may, self.watch.is_paused(index)) {
             (true, false) | (false, true) => None,
             (true, true) => {
@@ -87,6 +106,8 @@ impl Watching {
             }
             (false, false) => {
                 let withdrawn = (name.clone(), View::Withdrawn(Error::new(Reason::CallerForbidden)));
+                self.broker.denied(&self.asker, Action::Watch, Some(name), Reason::CallerForbidden);
+                self.telling.withdrawn(name);
                 self.watch.pause(index);
                 Some(withdrawn)
             }

@@ -40,6 +40,8 @@ const MIN_GAP: &str = "10ms";
 /// Whoever runs `dev` may have all of it.
 const GRANTS: &str = "[[grants]]\ncaller = \"loopback\"\nworkspaces = [\"demo/*\"]\n\
                       actions = [\"get\", \"watch\", \"report\", \"health\"]\n";
+/// The name of the file that says who got which token: stdout is for the commands to copy.
+const AUDIT: &str = "audit.jsonl";
 /// The name of the configuration file.
 const CONFIG: &str = "dev.toml";
 
@@ -84,7 +86,8 @@ fn config_text(options: &Options, upstream: SocketAddr) -> String {
     format!(
         "[server]\ngrpc_listen = \"{grpc_listen}\"\nprobe_listen = \"{probe_listen}\"\n\
          [log]\nformat = \"human\"\nlevel = {log:?}\n\
-         [engine]\nmin_gap = \"{MIN_GAP}\"\n{}\n{GRANTS}",
+         [engine]\nmin_gap = \"{MIN_GAP}\"\n\
+         [audit]\nsinks = [\"file\"]\nfile = \"{AUDIT}\"\n{}\n{GRANTS}",
         samples::tables(upstream)
     )
 }
@@ -96,6 +99,7 @@ fn welcome(app: &App, upstream: SocketAddr, config: &Path) -> String {
     let program = program();
     let (broker, api) = (format!("--endpoint http://{grpc}"), format!("http://{upstream}"));
     let get = format!("{program} get {broker} demo/emnify");
+    let audit = quoted(&config.with_file_name(AUDIT).display().to_string());
     let config = quoted(&config.display().to_string());
     format!(
         "token-broker dev
@@ -104,6 +108,7 @@ fn welcome(app: &App, upstream: SocketAddr, config: &Path) -> String {
   probes    http://{probe}/livez /readyz /metrics /config
   upstream  {api} (simulated emnify, Wyvern, Sensos, OAuth 2.0, others under /odd)
   config    {config}
+  audit     {audit} (who got which token)
 
 Workspaces:
 {workspaces}

@@ -8,6 +8,7 @@ mod issuers;
 pub use issuers::IssuerChange;
 
 use super::{Config, Engine, Flow, Listener, LogFormat, Server, Upstream, Workspace};
+use crate::audit;
 use crate::health::Rule;
 use crate::http;
 use crate::lifetime::Bounds;
@@ -35,6 +36,7 @@ pub struct Standing {
     health: Rule,
     issuers: HashMap<String, IssuerStanding>,
     limits: limits::Settings,
+    audit: audit::Settings,
     upstreams: HashMap<UpstreamName, UpstreamStanding>,
     workspaces: HashMap<WorkspaceName, WorkspaceStanding>,
     grants: Vec<Grant>,
@@ -133,6 +135,8 @@ pub struct Changes {
     pub level: bool,
     /// Whether other callers may do other things.
     pub grants: bool,
+    /// Whether the audit has other terms.
+    pub audit: Option<audit::Terms>,
     /// The keys whose new values count only after a restart.
     pub restart: Vec<&'static str>,
 }
@@ -163,6 +167,7 @@ impl Standing {
             health: config.health,
             issuers: HashMap::new(),
             limits: config.limits.clone(),
+            audit: config.audit.clone(),
             upstreams: HashMap::new(),
             workspaces: HashMap::new(),
             grants: Vec::new(),
@@ -179,6 +184,7 @@ impl Standing {
             limits: self.limits != next.limits,
             level: self.level != next.level,
             grants: self.grants != next.grants,
+            audit: Some(next.audit.terms).filter(|terms| *terms != self.audit.terms),
             restart: self.restart_for(next),
         }
     }
@@ -190,6 +196,7 @@ impl Standing {
         self.listeners.clone_from(&running.listeners);
         self.format = running.format;
         self.health = running.health;
+        self.audit = audit::Settings { terms: self.audit.terms, ..running.audit.clone() };
         self.engine.max_watches = running.engine.max_watches;
         self
     }
@@ -224,6 +231,7 @@ impl Standing {
             ("server.drain_timeout", old.drain_timeout != *drain_timeout),
             ("log.format", self.format != next.format),
             ("health.max_unhealthy", self.health != next.health),
+            ("audit.sinks", self.audit.stdout != next.audit.stdout || self.audit.file != next.audit.file),
             ("engine.max_watches", self.engine.max_watches != next.engine.max_watches),
         ];
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()

@@ -46,6 +46,8 @@ pub struct Watch {
     /// When tokens that were seen stop being servable.
     ends: BTreeSet<(Instant, usize)>,
     mailbox: Arc<Mailbox>,
+    /// What [`Self::look`] gave last.
+    given: Option<usize>,
     _places: Places,
 }
 
@@ -79,7 +81,8 @@ impl Engine {
             watchers.add(name, id, Watcher { mailbox, index, uses: interest == Interest::Use });
         }
         let slots = names.into_iter().map(|name| Slot { name, end: None, told: None, paused: false }).collect();
-        Ok(Watch { engine: self.clone(), id, interest, slots, ends: BTreeSet::new(), mailbox, _places: places })
+        let (engine, ends) = (self.clone(), BTreeSet::new());
+        Ok(Watch { engine, id, interest, slots, ends, mailbox, given: None, _places: places })
     }
 
     /// What a caller would get now, without waiting. Who watches in order to use it asks like a caller: for an
@@ -168,8 +171,33 @@ impl Watch {
         let slot = self.slots.get_mut(index).filter(|slot| !slot.paused)?;
         let view = self.engine.view(&slot.name, self.interest);
         let told = Told::of(&view);
-        let is_new = slot.told.replace(told) != Some(told);
-        is_new.then(|| (slot.name.clone(), view))
+        if slot.told.replace(told) == Some(told) {
+            return None;
+        }
+        self.given = Some(index);
+        Some((slot.name.clone(), view))
+    }
+
+    /// What was given last was not told after all: gives it again at that moment, or earlier if it changes.
+    pub fn look_again(&mut self, when: Instant) {
+        let Some((index, slot)) = self.given.and_then(|index| Some((index, self.slots.get_mut(index)?))) else {
+            return;
+        };
+        slot.told = None;
+        let when = slot.end.map_or(when, |end| end.min(when));
+        if let Some(before) = slot.end.replace(when) {
+            self.ends.remove(&(before, index));
+        }
+        self.ends.insert((when, index));
+    }
+
+    /// What was given last was this token, and it was told.
+    pub fn told(&mut self, served: &Served) {
+        let Some((index, slot)) = self.given.and_then(|index| Some((index, self.slots.get_mut(index)?))) else {
+            return;
+        };
+        slot.told = Some(Told::Token(served.held));
+        self.follow_end(index);
     }
 
     /// How many Workspaces are watched.

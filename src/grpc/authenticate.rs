@@ -5,6 +5,7 @@
 
 mod checked;
 
+use crate::audit::{Audit, By, Denial};
 use crate::clock::Clock;
 use crate::error::{Error, Reason};
 use crate::identity::{Authenticated, Bearer, TrustDomain, headers, xfcc};
@@ -49,6 +50,7 @@ pub(super) struct Authenticate(Arc<Shared>);
 struct Shared {
     means: Means,
     clock: Clock,
+    audit: Audit,
 }
 
 /// A service that knows who asks: [`Authenticated`] is an extension of every request that reaches it, except by
@@ -68,8 +70,8 @@ enum Judged {
 }
 
 impl Authenticate {
-    pub(super) fn new(means: Means, clock: Clock) -> Self {
-        Self(Arc::new(Shared { means, clock }))
+    pub(super) fn new(means: Means, clock: Clock, audit: Audit) -> Self {
+        Self(Arc::new(Shared { means, clock, audit }))
     }
 }
 
@@ -115,6 +117,14 @@ impl Shared {
     fn proven(&self, peer: &Peer) -> Result<Authenticated, &'static str> {
         let proven = peer.identity.as_ref().ok_or("the channel proves nobody")?;
         self.holds(proven).then(|| proven.clone()).ok_or("what the channel proved no longer counts")
+    }
+
+    /// Has the audit count a refusal.
+    fn denied(&self, peer: Option<&Peer>, reason: Reason) {
+        let Some(peer) = peer else { return };
+        let by = peer.addr.ip().map_or(By::Nobody, By::Address);
+        let (action, listener) = ("authenticate", &peer.listener);
+        self.audit.denied(&Denial { by, reason, action, listener, workspace: None });
     }
 
     fn holds(&self, proven: &Authenticated) -> bool {
@@ -225,11 +235,17 @@ where
                             request.extensions_mut().insert(proven);
                             inner.call(request).await
                         }
-                        Err(error) => Ok(answer(error)),
+                        Err(error) => {
+                            shared.denied(Some(&peer), error.reason);
+                            Ok(answer(error))
+                        }
                     }
                 })
             }
-            Err(error) => Box::pin(ready(Ok(answer(error)))),
+            Err(error) => {
+                self.shared.denied(peer.as_ref(), error.reason);
+                Box::pin(ready(Ok(answer(error))))
+            }
         }
     }
 }

@@ -9,11 +9,10 @@
 
 mod follow;
 
-use super::token_service::going;
-use crate::broker::Broker;
+use super::token_service::{going, known_asker};
+use crate::broker::{Asker, Broker};
 use crate::error::{Error, Reason};
 use crate::health::Health as Wellness;
-use crate::identity::{Authenticated, Caller};
 use crate::limits::Permit;
 use crate::readiness::Readiness;
 use crate::supervisor::Supervisor;
@@ -49,7 +48,7 @@ enum Subject {
     /// The service that hands out tokens.
     Tokens,
     /// One Workspace, as this caller may see it.
-    Workspace(Caller, WorkspaceName),
+    Workspace(Asker, WorkspaceName),
     /// Nothing.
     Unknown,
 }
@@ -65,9 +64,8 @@ impl HealthService {
     }
 
     /// The place of a call, if it has a caller: whoever asks where nobody is told apart is not counted.
-    fn admit(&self, proven: Option<&Authenticated>) -> Result<Option<Permit>, Error> {
-        let known = self.broker.as_ref().zip(proven);
-        known.map(|(broker, proven)| broker.admit_to_health(&proven.caller)).transpose()
+    fn admit(&self, asker: Option<&Asker>) -> Result<Option<Permit>, Error> {
+        self.broker.as_ref().zip(asker).map(|(broker, asker)| broker.admit_to_health(asker)).transpose()
     }
 
     /// The status now. The policy is asked each time.
@@ -75,8 +73,8 @@ impl HealthService {
         let health = match subject {
             Subject::Process => Some(Wellness::Serving),
             Subject::Tokens => Some(*self.overall.borrow()),
-            Subject::Workspace(caller, name) => {
-                self.broker.as_ref().and_then(|broker| broker.authorise_then_health(caller, name))
+            Subject::Workspace(asker, name) => {
+                self.broker.as_ref().and_then(|broker| broker.authorise_then_health(asker, name))
             }
             Subject::Unknown => None,
         };
@@ -89,14 +87,13 @@ impl HealthService {
 }
 
 impl Subject {
-    fn of(request: &Request<HealthCheckRequest>, broker: Option<&Broker>) -> Result<Self, Error> {
-        Ok(match request.get_ref().service.as_str() {
+    fn of(request: &HealthCheckRequest, asker: Option<Asker>, broker: Option<&Broker>) -> Result<Self, Error> {
+        Ok(match request.service.as_str() {
             "" | "grpc.health.v1.Health" => Self::Process,
             "tokenbroker.v1.TokenService" => Self::Tokens,
             name => match name.strip_prefix(WORKSPACE).map(WorkspaceName::parse) {
                 Some(Ok(workspace)) if broker.is_some() => {
-                    let proven = proven(request).ok_or_else(|| Error::new(Reason::Bug))?;
-                    Self::Workspace(proven.caller.clone(), workspace)
+                    Self::Workspace(asker.ok_or_else(|| Error::new(Reason::Bug))?, workspace)
                 }
                 Some(Ok(_) | Err(_)) | None => Self::Unknown,
             },
@@ -107,8 +104,9 @@ impl Subject {
 #[tonic::async_trait]
 impl Health for HealthService {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        let _permit = self.admit(proven(&request))?;
-        match self.status(&Subject::of(&request, self.broker.as_ref())?) {
+        let asker = known_asker(&request);
+        let _permit = self.admit(asker.as_ref())?;
+        match self.status(&Subject::of(request.get_ref(), asker, self.broker.as_ref())?) {
             ServingStatus::ServiceUnknown => Err(Status::not_found("no such service")),
             status => Ok(Response::new(answer(status))),
         }
@@ -117,21 +115,17 @@ impl Health for HealthService {
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let permit = self.admit(proven(&request))?;
-        let presence = match (&self.broker, proven(&request), permit) {
-            (Some(broker), Some(proven), Some(permit)) => Some(broker.presence(proven, permit)),
+        let asker = known_asker(&request);
+        let permit = self.admit(asker.as_ref())?;
+        let presence = match (&self.broker, &asker, permit) {
+            (Some(broker), Some(asker), Some(permit)) => Some(broker.presence(&asker.proven, permit)),
             _ => None,
         };
-        let subject = Subject::of(&request, self.broker.as_ref())?;
+        let subject = Subject::of(request.get_ref(), asker, self.broker.as_ref())?;
         let follower = Follower::new(self.clone(), subject, presence, going(&request)?)?;
         let statuses = stream::unfold(Some(follower), follow::next);
         Ok(Response::new(statuses.map(|status| Ok(answer(status?))).boxed()))
     }
-}
-
-/// Who asks, where callers are told apart.
-fn proven<T>(request: &Request<T>) -> Option<&Authenticated> {
-    request.extensions().get::<Authenticated>()
 }
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {

@@ -8,15 +8,18 @@ use super::pb::{
     GetTokenRequest, GetTokenResponse, ReportRejectedTokenRequest, ReportRejectedTokenResponse, WatchTokensRequest,
     WatchTokensResponse,
 };
-use crate::broker::{Ask, Broker, Report, Watching};
+use crate::audit::Via;
+use crate::broker::{Ask, Asker, Broker, Report, Watching};
 use crate::clock::{Clock, Now};
 use crate::engine::Served;
 use crate::error::{Error, Reason};
-use crate::identity::{Authenticated, Caller};
-use crate::listener::Going;
+use crate::identity::Authenticated;
+use crate::listener::{Going, Peer};
 use crate::supervisor::{Supervisor, at};
+use crate::telemetry::request::RequestId;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -35,11 +38,11 @@ impl TokenApi {
 
     /// Judges a token once more at the moment of handing it over: waiting for a turn of the runtime takes time too.
     /// Asks again if it is over.
-    async fn serve(&self, caller: &Caller, wish: &Wish, deadline: Instant) -> Result<(Served, Now), Error> {
+    async fn serve(&self, asker: &Asker, wish: &Wish, deadline: Instant) -> Result<(Served, Now), Error> {
         loop {
             let served = match wish {
-                Wish::Token(ask) => self.broker.authorise_then_get(caller, ask).await?,
-                Wish::Replacement(report) => self.broker.authorise_then_report(caller, report).await?,
+                Wish::Token(ask) => self.broker.authorise_then_get(asker, ask).await?,
+                Wish::Replacement(report) => self.broker.authorise_then_report(asker, report).await?,
             };
             let now = self.clock.now();
             if served.is_servable(now) {
@@ -61,9 +64,9 @@ enum Wish {
 #[tonic::async_trait]
 impl TokenService for TokenApi {
     async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<Response<GetTokenResponse>, Status> {
-        let (caller, deadline) = (caller(&request)?, deadline(&request)?.of_call);
+        let (asker, deadline) = (asker(&request)?, deadline(&request)?.of_call);
         let ask = request.into_inner().into_ask(deadline).inspect_err(log_refusal)?;
-        let (served, now) = self.serve(&caller, &Wish::Token(ask), deadline).await.inspect_err(log_refusal)?;
+        let (served, now) = self.serve(&asker, &Wish::Token(ask), deadline).await.inspect_err(log_refusal)?;
         Ok(Response::new(response(&served, now)))
     }
 
@@ -73,9 +76,9 @@ impl TokenService for TokenApi {
         &self,
         request: Request<WatchTokensRequest>,
     ) -> Result<Response<Self::WatchTokensStream>, Status> {
-        let (proven, going, until) = (proven(&request)?, going(&request)?, deadline(&request)?.of_stream);
+        let (asker, going, until) = (asker(&request)?, going(&request)?, deadline(&request)?.of_stream);
         let names = request.into_inner().into_names().inspect_err(log_refusal)?;
-        let watch = self.broker.authorise_then_watch(&proven, names).inspect_err(log_refusal)?;
+        let watch = self.broker.authorise_then_watch(asker, names).inspect_err(log_refusal)?;
         let (clock, supervisor) = (self.clock.clone(), self.supervisor.clone());
         let following = Following { watch, clock, supervisor, going, until };
         Ok(Response::new(stream::unfold(Some(following), next_state).boxed()))
@@ -85,12 +88,12 @@ impl TokenService for TokenApi {
         &self,
         request: Request<ReportRejectedTokenRequest>,
     ) -> Result<Response<ReportRejectedTokenResponse>, Status> {
-        let (caller, deadline) = (caller(&request)?, deadline(&request)?.of_call);
+        let (asker, deadline) = (asker(&request)?, deadline(&request)?.of_call);
         let status = request.get_ref().upstream_status;
         let report = request.into_inner().into_report(deadline).inspect_err(log_refusal)?;
         tracing::debug!(workspace.name = %report.workspace, fingerprint = %report.rejected, status, "token reported");
         let wish = Wish::Replacement(report);
-        let (served, now) = self.serve(&caller, &wish, deadline).await.inspect_err(log_refusal)?;
+        let (served, now) = self.serve(&asker, &wish, deadline).await.inspect_err(log_refusal)?;
         Ok(Response::new(replacement(&served, now)))
     }
 }
@@ -131,14 +134,17 @@ fn log_refusal(error: &Error) {
     tracing::debug!(reason = error.reason.as_str(), "no token for this request");
 }
 
-/// Who asks, as `authenticate` found out.
-pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Error> {
-    proven(request).map(|proven| proven.caller)
+/// Who asks, as `authenticate` found out, and how the request came in.
+fn asker<T>(request: &Request<T>) -> Result<Asker, Error> {
+    known_asker(request).ok_or_else(|| Error::new(Reason::Bug))
 }
 
-/// The same, and why that is believed.
-fn proven<T>(request: &Request<T>) -> Result<Authenticated, Error> {
-    request.extensions().get::<Authenticated>().cloned().ok_or_else(|| Error::new(Reason::Bug))
+/// The same; nobody, where callers are not told apart.
+pub(super) fn known_asker<T>(request: &Request<T>) -> Option<Asker> {
+    let extensions = request.extensions();
+    let (proven, peer) = extensions.get::<Authenticated>().zip(extensions.get::<Peer>())?;
+    let (listener, request) = (Arc::clone(&peer.listener), extensions.get::<RequestId>().cloned());
+    Some(Asker { proven: proven.clone(), via: Via { listener, peer: peer.addr.socket(), request } })
 }
 
 /// When its connection was asked to go.

@@ -2,6 +2,7 @@
 
 mod access;
 mod ask;
+mod audit;
 mod besieged;
 mod dev;
 mod policy;
@@ -117,6 +118,7 @@ impl Files {
             "[server]\ngrpc_listen = \"127.0.0.1:0\"\nprobe_listen = \"127.0.0.1:0\"\n{server}\n\
              [log]\nlevel = \"trace\"\n\
              {ALL_TO_LOOPBACK}\
+             [audit]\nsinks = [\"file\"]\nfile = \"audit.jsonl\"\n\
              [[upstreams]]\nname = \"one\"\nkind = \"emnify\"\nurl = \"http://{address}\"\n{upstream}\n\
              [[workspaces]]\nname = \"{WORKSPACE}\"\nupstream = \"one\"\norganisation = 1\n\
              credential = {{ application_token = {{ file = \"secret\" }} }}\n"

@@ -187,10 +187,10 @@ impl App {
 fn known_as(caller: Caller) -> (grpc::Means, Peer) {
     let addr = SocketAddr::from(([127, 0, 0, 1], 1)).into();
     if caller == Caller::loopback() {
-        return (grpc::Means::Loopback, Peer { addr, identity: None });
+        return (grpc::Means::Loopback, Peer { addr, identity: None, listener: "grpc".into() });
     }
     let identity = Some(Authenticated { caller, evidence: Arc::new(identity::Channel) });
-    (grpc::Means::Channel, Peer { addr, identity })
+    (grpc::Means::Channel, Peer { addr, identity, listener: "grpc".into() })
 }
 
 /// One more connection to a broker.

@@ -21,6 +21,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
+use token_broker::audit::Audit;
 use token_broker::clock::Clock;
 use token_broker::error::{Error, Reason};
 use token_broker::grpc::{Means, authenticated};
@@ -71,7 +72,7 @@ impl Served {
                 name
             }
         };
-        let routes = authenticated(Router::new().route("/who", post(note)), means, Clock::system());
+        let routes = authenticated(Router::new().route("/who", post(note)), means, Clock::system(), Audit::none());
         let mut listener = Listener::bind(address, Protocol::Http2, limits).await.unwrap();
         if let Some(tls) = tls {
             listener = listener.secured(tls);

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod audit;
 mod bearer;
 #[cfg(test)]
 mod cli;

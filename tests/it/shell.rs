@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 /// A gRPC channel to these routes through the listener's own code, without a port.
 async fn in_memory(routes: Router, supervisor: &Supervisor) -> Channel {
     let (client, server) = duplex(64 * 1024);
-    let peer = Peer { addr: SocketAddr::from(([127, 0, 0, 1], 1)).into(), identity: None };
+    let peer = Peer { addr: SocketAddr::from(([127, 0, 0, 1], 1)).into(), identity: None, listener: "grpc".into() };
     let serving = serve_io(server, peer, Limits::default(), routes, supervisor.clone());
     supervisor.spawn("connection", serving);
     let mut client = Some(TokioIo::new(client));

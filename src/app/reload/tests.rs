@@ -36,7 +36,8 @@ impl Followed {
         roster.install(roster.prepare(config).unwrap());
         history.accepted(clock.now().wall, Vec::new());
         let (filter, pending, rest) = (Filter::of_nobody(), None, Duration::ZERO);
-        let reloader = Reloader { source, files, roster, history, clock, filter, pending, rest };
+        let audit = Audit::none();
+        let reloader = Reloader { source, files, roster, history, audit, clock, filter, pending, rest };
         Self { _directory: directory, path, writes: 0, reloader }
     }
 

@@ -39,9 +39,9 @@ fn of_workspace(lines: &str, secret: &str) -> Option<WorkspaceChange> {
 fn the_same_changes_nothing() {
     let one = || config("[log]\nlevel = \"warn\"", "timeout = \"5s\"", "upstream = \"one\"", SECRET);
     let changes = changes(&one(), &one());
-    let Changes { issuers, upstreams, workspaces, engine, limits, level, grants, restart } = &changes;
+    let Changes { issuers, upstreams, workspaces, engine, limits, audit, level, grants, restart } = &changes;
     assert!(issuers.is_empty() && upstreams.is_empty() && workspaces.is_empty() && restart.is_empty(), "{changes:?}");
-    assert!(!engine && !limits && !level && !grants, "{changes:?}");
+    assert!(!engine && !limits && !level && !grants && audit.is_none(), "{changes:?}");
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn what_needs_a_restart_is_named_and_stays_as_it_runs() {
     let running = standing("");
     let next = standing(
         "[server]\ngrpc_listen = \"127.0.0.1:1\"\nprobe_listen = \"127.0.0.1:2\"\ndrain_timeout = \"1s\"\nmax_connections = 9\nmax_connections_per_peer = 8\nreload_interval = \"5s\"\n\
-         [log]\nformat = \"human\"\nlevel = \"debug\"\n[engine]\nmin_gap = \"11s\"\nmax_watches = 1\n[health]\nmax_unhealthy = 0.5",
+         [log]\nformat = \"human\"\nlevel = \"debug\"\n[engine]\nmin_gap = \"11s\"\nmax_watches = 1\n[health]\nmax_unhealthy = 0.5\n[audit]\nsinks = [\"file\"]\nfile = \"a\"\nfsync = true",
     );
     let changes = running.changes_to(&next);
     let keys = [
@@ -253,9 +253,11 @@ fn what_needs_a_restart_is_named_and_stays_as_it_runs() {
         "server.drain_timeout",
         "log.format",
         "health.max_unhealthy",
+        "audit.sinks",
         "engine.max_watches",
     ];
     assert_eq!((changes.restart.as_slice(), changes.level, changes.engine), (keys.as_slice(), true, true));
+    assert!(changes.audit.is_some_and(|terms| terms.fsync), "{changes:?}");
     let in_force = next.bound_as(&running);
     assert_eq!(in_force.server().reload_interval, Duration::from_secs(5));
     assert_eq!(in_force.changes_to(&running).restart, [] as [&str; 0]);

@@ -48,12 +48,12 @@ impl Follower {
 
     /// Follows the Workspace for as long as the caller may. Refused when too much is watched already.
     fn judge(&mut self) -> Result<(), Error> {
-        let (Subject::Workspace(caller, name), Some(broker)) = (&self.subject, &self.service.broker) else {
+        let (Subject::Workspace(asker, name), Some(broker)) = (&self.subject, &self.service.broker) else {
             return Ok(());
         };
         if self.workspace.is_none() {
-            self.workspace = broker.authorise_then_watch_health(caller, name)?;
-        } else if !broker.still_may(caller, Action::Health, name) {
+            self.workspace = broker.authorise_then_watch_health(asker, name)?;
+        } else if !broker.still_may(asker.caller(), Action::Health, name) {
             self.workspace = None;
         }
         Ok(())

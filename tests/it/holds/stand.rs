@@ -99,6 +99,7 @@ fn configuration(setup: &Setup, upstream: SocketAddr) -> String {
         "[server]\ngrpc_listen = \"127.0.0.1:0\"\nprobe_listen = \"127.0.0.1:0\"\n\
          [log]\nformat = \"json\"\nlevel = \"info\"\n\
          {ALL_TO_LOOPBACK}\
+         [audit]\nsinks = [\"file\"]\nfile = \"audit.jsonl\"\n\
          [[upstreams]]\nname = \"sandbox\"\nkind = \"emnify\"\nurl = \"http://{upstream}\"\n{}\n",
         setup.upstream
     );

@@ -85,7 +85,7 @@ async fn a_call_that_comes_meanwhile_has_a_grace_of_its_own_after_it() {
     const SECOND: Duration = Duration::from_secs(1);
     let limits = Limits { max_age: SECOND, idle_grace: 2 * SECOND, ..Limits::default() };
     let (mut client, server) = duplex(64 * 1024);
-    let peer = Peer { addr: SocketAddr::from(([127, 0, 0, 1], 1)).into(), identity: None };
+    let peer = Peer { addr: SocketAddr::from(([127, 0, 0, 1], 1)).into(), identity: None, listener: "grpc".into() };
     let routes = Router::new().route("/quick", post(|| async { "done" }));
     let mut serving = JoinSet::new();
     serving.spawn(serve_io(server, peer, limits, routes, Supervisor::new()));

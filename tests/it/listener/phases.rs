@@ -155,7 +155,7 @@ async fn little_of_an_answer_waits_to_be_written() {
     let routes = Router::new().route("/pour", route);
     let (client, server) = tokio::io::duplex(1024);
     let supervisor = token_broker::supervisor::Supervisor::new();
-    let peer = token_broker::listener::Peer { addr: ANY.into(), identity: None };
+    let peer = token_broker::listener::Peer { addr: ANY.into(), identity: None, listener: "grpc".into() };
     let serving = token_broker::listener::serve_io(server, peer, Limits::default(), routes, supervisor.clone());
     supervisor.spawn("connection", serving);
     let most = u32::MAX / 2;

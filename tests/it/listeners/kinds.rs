@@ -12,6 +12,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use token_broker::audit::Audit;
 use token_broker::clock::Clock;
 use token_broker::grpc::Means;
 use token_broker::listener::{Address, Limits};
@@ -185,7 +186,7 @@ async fn the_token_is_seen_by_no_handler() {
     use axum::routing::post;
     let show = post(async |headers: http::HeaderMap| format!("{headers:?}"));
     let routes = axum::Router::new().route("/who", show);
-    let routes = token_broker::grpc::authenticated(routes, bearer(), Clock::system());
+    let routes = token_broker::grpc::authenticated(routes, bearer(), Clock::system(), Audit::none());
     let any = Address::Tcp(crate::listener::ANY);
     let bound = token_broker::listener::Listener::bind(any, token_broker::listener::Protocol::Http2, Limits::default());
     let listener = bound.await.unwrap();

@@ -144,7 +144,11 @@ impl Stand {
             async move { broker.answer(request).await }
         }));
         move |io| {
-            let peer = Peer { addr: PeerAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 1))), identity: None };
+            let peer = Peer {
+                addr: PeerAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 1))),
+                identity: None,
+                listener: "grpc".into(),
+            };
             serve_io(io, peer, Limits::default(), routes.clone(), supervisor.clone()).boxed()
         }
     }
