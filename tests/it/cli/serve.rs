@@ -46,7 +46,8 @@ async fn the_probe_listener_answers_health_checks_of_grpc_and_gives_no_token() {
     let serving = Serving::start(&files, &[]).await;
     let healthcheck = ["healthcheck", "--endpoint", &serving.probe];
     for (service, code) in [(None, 0), (Some("tokenbroker.v1.TokenService"), 0), (Some("workspace/fleet/europe"), 1)] {
-        let done = run(&healthcheck.into_iter().chain(service).collect::<Vec<_>>()).await;
+        let asked = service.into_iter().flat_map(|service| ["--service", service]);
+        let done = run(&healthcheck.into_iter().chain(asked).collect::<Vec<_>>()).await;
         assert_eq!(done.code, Some(code), "{service:?}: {}", done.stderr);
     }
     let done = run(&["get", "--endpoint", &serving.probe, WORKSPACE]).await;

@@ -142,7 +142,7 @@ fn refused_everywhere() -> Vec<Sent> {
         // Against the protocol.
         Sent::with(&[(":x-forwarded-client-cert", ONE)]),
         Sent::with(&[("x-a", "b\r\nx-forwarded-client-cert: URI=spiffe://prod.example/a")]),
-        Sent::with(&[]).trailing(&[(":authority", A)]),
+        Sent::with(&[(":authority", A)]),
         Sent::with(&[("connection", XFCC), (XFCC, ONE)]),
     ]);
     all
@@ -154,8 +154,8 @@ fn means_nothing() -> Vec<Sent> {
         Sent::whole(&[(":method", "POST"), (":scheme", "http"), (":path", "/who"), (":authority", authority)])
     };
     vec![
-        // The second one is left aside.
-        Sent::with(&[(":authority", A)]),
+        // Left aside.
+        Sent::with(&[]).trailing(&[(":authority", A)]),
         authority("spiffe.prod.example"),
         authority("loopback"),
         authority("unix:0"),
