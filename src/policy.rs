@@ -1,8 +1,8 @@
 //! Who may do what. Pure.
 //!
-//! A policy is a list of grants. What no grant allows is denied; nothing is forbidden but in this way, so that the order
-//! of the grants means nothing. It is asked on every call, before the cache: patterns are found by what they begin with,
-//! and nothing is remembered of a decision.
+//! A policy is a list of grants. What no grant allows is denied; nothing is forbidden but in this way, so that the
+//! order of the grants means nothing. It is asked on every call, before the cache: patterns are found by what they
+//! begin with, and nothing is remembered of a decision.
 
 mod glob;
 mod index;

@@ -1,6 +1,6 @@
 //! What it takes to decide, with few grants and with many, as they are mostly written and as it takes longest.
 
-use criterion::{BenchmarkId, Criterion};
+use criterion::Criterion;
 use std::error::Error;
 use std::hint::black_box;
 use token_broker::identity::Caller;
@@ -54,7 +54,7 @@ pub(crate) fn measure(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
             if policy.decide(&caller, Action::Get, &workspace) != expected {
                 return Err("the last grant was not found".into());
             }
-            criterion.bench_function(BenchmarkId::new(format!("policy, {name}"), count), |bencher| {
+            criterion.bench_function(&format!("policy, {name}/{count}"), |bencher| {
                 bencher.iter(|| policy.decide(black_box(&caller), Action::Get, black_box(&workspace)));
             });
         }

@@ -1,8 +1,9 @@
-//! The broker as it is configured: which upstreams and Workspaces its engine has and who may do what with them, and how
-//! a new configuration becomes theirs.
+//! The broker as it is configured: which upstreams and Workspaces its engine has, who may do what with them, and how a
+//! new configuration becomes theirs.
 //!
-//! Promises: no call gets by an old grant what is new, nor by a new grant what is old; whatever can fail is made before anything is changed; what a configuration does not change is not touched;
-//! the work is in proportion to the number of Workspaces.
+//! Promises: whatever can fail is made before anything is changed; what a configuration does not change is not touched;
+//! no call gets by an old grant what is new, nor by a new grant what is old; the work is in proportion to the number of
+//! Workspaces.
 
 use crate::broker::Broker;
 use crate::config::{
@@ -149,13 +150,11 @@ impl Roster {
                 Err(misfit) => problems.push(problem_of(position, place, misfit)),
             }
         }
-        match Problems::new(problems) {
-            Some(problems) => Err(problems),
-            None => {
-                let (level, limits) = (log.level, limits_of);
-                Ok(Prepared { changes, level, standing, settings, reached, limits, steps, policy, callers })
-            }
+        if let Some(problems) = Problems::new(problems) {
+            return Err(problems);
         }
+        let (level, limits) = (log.level, limits_of);
+        Ok(Prepared { changes, level, standing, settings, reached, limits, steps, policy, callers })
     }
 
     /// Puts it in force. Calls that come meanwhile find each Workspace as it was or as it will be, and are let only if

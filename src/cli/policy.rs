@@ -18,6 +18,9 @@ pub(super) enum Command {
     Test(Options),
 }
 
+/// By its text, since an address in a comment would be taken for a link.
+const WHO: &str = "Who asks: loopback, unix:UID, spiffe://DOMAIN/PATH, dns:NAME or jwt:ISSUER:SUBJECT";
+
 /// A request.
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -25,8 +28,7 @@ pub(super) struct Options {
     /// The configuration file.
     #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_CONFIG")]
     config: PathBuf,
-    /// Who asks: loopback, unix:UID, spiffe://DOMAIN/PATH, dns:NAME or jwt:ISSUER:SUBJECT.
-    #[arg(long, value_name = "NAME", value_parser = Caller::parse)]
+    #[arg(long, value_name = "NAME", value_parser = Caller::parse, help = WHO)]
     caller: Caller,
     /// For which Workspace.
     #[arg(long, value_name = "NAME", value_parser = WorkspaceName::parse)]

@@ -138,12 +138,12 @@ impl<'a> Attempt<'a> {
     /// Lets the last wildcard that may take one byte more.
     fn lengthen(&mut self) -> Step {
         let more = |left: Left<'a>| left.text.split_first().map(|(byte, text)| (*byte, Left { text, ..left }));
-        if let Some((byte, behind)) = self.some.take().and_then(more) {
-            if !self.separates(byte) {
-                self.some = Some(behind);
-                self.left = behind;
-                return Step::On;
-            }
+        if let Some((byte, behind)) = self.some.take().and_then(more)
+            && !self.separates(byte)
+        {
+            self.some = Some(behind);
+            self.left = behind;
+            return Step::On;
         }
         let Some((_, behind)) = self.any.and_then(more) else {
             return Step::FitsNot;

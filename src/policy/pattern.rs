@@ -51,7 +51,7 @@ impl CallerPattern {
         if text.starts_with(identity::UNIX) && text.contains('*') {
             return Err(InvalidPattern::Uid);
         }
-        // What must stand for itself, and what its segments end at: names of hosts hold no colon but that of their kind.
+        // What must stand for itself, and what segments end at. A host's name holds no colon but that of its kind.
         let (head, separators): (&str, &[u8]) = if let Some(rest) = text.strip_prefix(identity::SPIFFE) {
             (rest.split('/').next().unwrap_or(rest), b"/")
         } else if text.starts_with(identity::DNS) {

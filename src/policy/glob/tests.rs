@@ -115,7 +115,7 @@ fn fitting(pattern: &str, choices: &[String]) -> String {
             '*' => text.extend(choices.next().unwrap().chars().map(|c| if matches!(c, '/' | ':') { 'a' } else { c })),
             letter => text.push(letter),
         }
-        rest = &rest[if many { 2 } else { 1 }..];
+        rest = rest.get(if many { 2 } else { 1 }..).unwrap();
     }
     text
 }

@@ -58,9 +58,10 @@ async fn sh(command: &str) -> Done {
 
 /// What its output must hold.
 fn expected(command: &str) -> &'static [&'static str] {
-    let rows: [(&str, &[&str]); 13] = [
+    let rows: [(&str, &[&str]); 14] = [
         (" demo/emnify-switched", &["1. login: POST", "2. switch: POST", "presented as authorization: Bearer …"]),
         (" demo/described", &["members  result: object, result.access_token: text", "3600"]),
+        (" policy test ", &["allowed by grants[0] (line ", "the configuration has a Workspace of this name"]),
         ("/_control/faults", &[]),
         ("/_control/reset", &[]),
         ("/metrics", &["token_broker_rpc_calls_total", "token_broker_exchanges_total"]),

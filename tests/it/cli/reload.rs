@@ -5,6 +5,7 @@ mod contents;
 #[cfg(target_os = "linux")]
 mod early;
 mod flows;
+mod grants;
 mod secrets;
 
 use super::{Files, PATIENCE, SECRET, Serving, Upstream, WORKSPACE};

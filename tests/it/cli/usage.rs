@@ -4,14 +4,15 @@ use super::{Files, manifest, run, token_broker};
 use std::fs;
 use std::net::TcpListener;
 
-const COMMANDS: [&str; 9] = ["", "serve", "dev", "get", "watch", "report", "inspect", "check-config", "healthcheck"];
+const COMMANDS: [&str; 11] =
+    ["", "serve", "dev", "get", "watch", "report", "inspect", "check-config", "policy", "policy test", "healthcheck"];
 
 /// `UPDATE_DOCS=1 cargo test --test it cli::usage` writes it anew.
 #[tokio::test]
 async fn help_is_as_it_was_read_last() {
     let mut parts = Vec::new();
     for command in COMMANDS {
-        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let done = run(&arguments).await;
         assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{command}");
         parts.push(format!("$ token-broker {}\n{}", arguments.join(" "), done.stdout));
