@@ -52,7 +52,6 @@ pub(super) struct Stand {
     pub(super) issuers: Issuers,
     pub(super) bearer: Accepting,
     pub(super) metrics: telemetry::metrics::Metrics,
-    pub(super) clock: Clock,
     pub(super) moved: watch::Receiver<u64>,
 }
 
@@ -86,7 +85,7 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
     let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
     let shown = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
     script.seen.lock().unwrap().push((path.clone(), shown));
-    let reply = script.replies.lock().unwrap().get(&path).cloned().unwrap_or(Reply::status(404));
+    let reply = script.replies.lock().unwrap().get(&path).cloned().unwrap_or_else(|| Reply::status(404));
     if reply.hangs {
         std::future::pending::<()>().await;
     }
@@ -132,8 +131,8 @@ impl Stand {
         let metrics = telemetry::metrics::Metrics::new(&clock);
         let counted = metrics.register(Metrics::register);
         let moved = revisions.subscribe();
-        let issuers = Issuers::new(clock.clone(), revisions, Supervisor::new(), counted);
-        let stand = Self { bearer: issuers.accepting(None), issuers, metrics, clock, moved };
+        let issuers = Issuers::new(clock, revisions, Supervisor::new(), counted);
+        let stand = Self { bearer: issuers.accepting(None), issuers, metrics, moved };
         stand.install(settings);
         stand
     }

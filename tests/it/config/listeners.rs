@@ -37,7 +37,9 @@ fn each_kind_is_read() {
     assert!(matches!(&certificate.callers, Callers::Certificate { trust_domains } if trust_domains.len() == 1));
     let tls = certificate.tls.unwrap();
     assert_eq!((tls.certificate.file_name(), tls.client_ca.is_some(), tls.crl), (Some("c".as_ref()), true, None));
-    let bearer = one(&format!("address = \"[::]:7801\"\ncallers = \"bearer\"\n{TLS}\nissuers = [\"cluster\"]"));
+    let cluster = "[[issuers]]\nname = \"cluster\"\nissuer = \"https://c.example\"\naudiences = [\"a\"]";
+    let bearer =
+        one(&format!("address = \"[::]:7801\"\ncallers = \"bearer\"\n{TLS}\nissuers = [\"cluster\"]\n{cluster}"));
     assert_eq!(bearer.callers, Callers::Bearer { issuers: vec!["cluster".to_owned()] });
     for plain in ["127.0.0.1:1", "unix:/run/b.sock"] {
         assert_eq!(one(&format!("address = \"{plain}\"\ncallers = \"bearer\"")).tls, None);
