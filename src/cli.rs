@@ -7,6 +7,7 @@ mod ask;
 mod check_config;
 #[cfg(feature = "sandbox")]
 mod dev;
+mod harden;
 mod inspect;
 mod serve;
 mod try_upstream;
@@ -153,7 +154,10 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Report { broker, report } => block_on(ask::report(broker, report)),
         Command::Inspect { broker, workspace } => block_on(inspect::inspect(broker, workspace)),
         Command::CheckConfig { file } => check_config::check_config(&file),
-        Command::TryUpstream(options) => block_on(try_upstream::try_upstream(options)),
+        Command::TryUpstream(options) => {
+            let hardened = harden::harden();
+            block_on(try_upstream::try_upstream(options, hardened))
+        }
         Command::Healthcheck { broker, service } => block_on(ask::healthcheck(broker, &service)),
     }
 }

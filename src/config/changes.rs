@@ -8,10 +8,10 @@ use crate::health::Rule;
 use crate::http;
 use crate::lifetime::Bounds;
 use crate::provider::exchange::Fields;
-use crate::secret::{Mark, MarkKey};
+use crate::secret::{Broken, LongLivedSecret, Mark, MarkKey, Sealed};
 use crate::token::WorkspaceName;
 use crate::upstream::{Budget, KeepWarm, UpstreamName};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -255,7 +255,9 @@ impl UpstreamStanding {
             allow_private: allow_private.clone(),
             proxy: proxy.clone(),
             ca_pem: ca_pem.as_ref().map(|pem| key.mark_bytes(pem)),
-            client_identity: client_identity_pem.as_ref().map(|pem| key.mark(pem)),
+            client_identity: client_identity_pem.as_ref().map(|_sealed| {
+                marked(upstream.http.open_identity(), |pem| key.mark_all(pem.iter().map(|pem| ("", pem))))
+            }),
         };
         Self { limits, reach }
     }
@@ -268,7 +270,7 @@ impl UpstreamStanding {
 
 impl WorkspaceStanding {
     fn of(workspace: &Workspace, key: &MarkKey) -> Self {
-        let Workspace { name: _, upstream, flow, fields, keep_warm, place: _ } = workspace;
+        let Workspace { name, upstream, flow, fields, keep_warm, place: _ } = workspace;
         let Fields { secrets, parameters, extra } = fields;
         // The empty name stands between the two.
         let parts = parameters.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
@@ -278,7 +280,9 @@ impl WorkspaceStanding {
             flow: Arc::clone(flow),
             purpose: key.mark_parts(parts),
             keep_warm: *keep_warm,
-            credential: key.mark_all(secrets.iter().map(|(name, secret)| (name.as_str(), secret))),
+            credential: marked(opened(name, secrets), |secrets| {
+                key.mark_all(secrets.iter().map(|(name, secret)| (*name, secret)))
+            }),
         }
     }
 
@@ -298,6 +302,18 @@ impl WorkspaceStanding {
         let changes = credential || recipe || keep_warm.is_some();
         changes.then_some(WorkspaceChange::Changed { credential, recipe, keep_warm })
     }
+}
+
+fn opened<'s>(
+    owner: &WorkspaceName,
+    secrets: &'s BTreeMap<String, Sealed>,
+) -> Result<Vec<(&'s str, LongLivedSecret)>, Broken> {
+    secrets.iter().map(|(name, sealed)| Ok((name.as_str(), sealed.open(owner.as_str(), name)?))).collect()
+}
+
+/// The mark of what was opened. What does not open is like nothing: it counts as changed, and then shows where it is used.
+fn marked<S>(opened: Result<S, Broken>, mark: impl FnOnce(S) -> Mark) -> Mark {
+    opened.map_or_else(|Broken| MarkKey::random().mark_bytes(b""), mark)
 }
 
 #[cfg(test)]
