@@ -3,6 +3,8 @@
 mod ask;
 mod besieged;
 mod dev;
+#[cfg(target_os = "linux")]
+mod memory;
 mod reload;
 mod serve;
 mod try_upstream;
