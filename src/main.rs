@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Zeroes whatever is freed, so that no copy of a secret outlives its use: libraries copy what they are given. Around
-/// mimalloc, because the system's allocator keeps what the parsing of a large configuration took, several times what the
-/// broker then holds.
+/// mimalloc, because the system's allocator keeps what the parsing of a large configuration took, several times what
+/// the broker then holds.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 

@@ -311,7 +311,7 @@ fn opened<'s>(
     secrets.iter().map(|(name, sealed)| Ok((name.as_str(), sealed.open(owner.as_str(), name)?))).collect()
 }
 
-/// The mark of what was opened. What does not open is like nothing: it counts as changed, and then shows where it is used.
+/// The mark of what was opened. What does not open is like nothing: it counts as changed, and shows where it is used.
 fn marked<S>(opened: Result<S, Broken>, mark: impl FnOnce(S) -> Mark) -> Mark {
     opened.map_or_else(|Broken| MarkKey::random().mark_bytes(b""), mark)
 }

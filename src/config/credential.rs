@@ -82,8 +82,8 @@ fn meant(section: &mut Section<'_, '_>, offer: &Offer, names: &[&str]) -> Option
     None
 }
 
-/// The secrets of a credential, by the names of its flow, sealed as soon as they are read. Without a flow they are only looked at. `None` where a
-/// problem left one out.
+/// The secrets of a credential, by the names of its flow, sealed as soon as they are read. Without a flow they are only
+/// looked at. `None` where a problem left one out.
 pub(super) fn read(
     section: &mut Section<'_, '_>,
     offer: Option<&Offer>,

@@ -39,10 +39,10 @@ fn config(upstream: &Upstream, deleted: usize) -> String {
          budget = {{ logins = 100000 }}\n",
         upstream.address
     );
-    let workspaces = (0..deleted).map(|n| (format!("t/{n}"), 1, "secret")).chain([(PUBLIC.to_owned(), 2, "kept")]);
+    let workspaces = (0..deleted).map(|n| (format!("t/{n}"), 2, "secret")).chain([(PUBLIC.to_owned(), 3, "kept")]);
     for (name, organisation, file) in workspaces {
         text.push_str(&format!(
-            "[[workspaces]]\nname = \"{name}\"\nupstream = \"one\"\norganisation = {organisation}\n\
+            "[[workspaces]]\nname = \"{name}\"\nupstream = \"one\"\norganisation = {organisation}\nkeep_warm = \"always\"\n\
              credential = {{ application_token = {{ file = \"{file}\" }} }}\n"
         ));
     }
@@ -64,8 +64,8 @@ async fn copies(pid: u32, secret: &str) -> usize {
 async fn start() -> (Upstream, Files, Serving) {
     let upstream = Upstream::start().await;
     let lifetime = Duration::from_secs(14_400);
-    upstream.control.add_organisation(Organisation::new(1, "One", DELETED, lifetime));
-    upstream.control.add_organisation(Organisation::new(2, "Two", KEPT, lifetime));
+    upstream.control.add_organisation(Organisation::new(2, "Two", DELETED, lifetime));
+    upstream.control.add_organisation(Organisation::new(3, "Three", KEPT, lifetime));
     let files = Files::new(&config(&upstream, WORKSPACES));
     files.write("secret", DELETED);
     files.write("kept", KEPT);
