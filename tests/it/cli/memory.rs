@@ -63,6 +63,9 @@ async fn copies(pid: u32, secret: &str) -> usize {
 
 async fn start() -> (Upstream, Files, Serving) {
     let upstream = Upstream::start().await;
+    let mut limits = upstream.control.limits();
+    limits.logins = 100_000;
+    upstream.control.set_limits(limits);
     let lifetime = Duration::from_secs(14_400);
     upstream.control.add_organisation(Organisation::new(2, "Two", DELETED, lifetime));
     upstream.control.add_organisation(Organisation::new(3, "Three", KEPT, lifetime));
@@ -71,7 +74,11 @@ async fn start() -> (Upstream, Files, Serving) {
     files.write("kept", KEPT);
     let serving = Serving::start(&files, &[]).await;
     let exchanges = upstream.control.authenticate_calls_reach(WORKSPACES as u64 + 1);
-    tokio::time::timeout(2 * PATIENCE, exchanges).await.expect("it made no 1,001 exchanges");
+    tokio::time::timeout(2 * PATIENCE, exchanges).await.unwrap_or_else(|_| {
+        let log = serving.process.stderr();
+        let last: Vec<_> = log.lines().rev().take(5).collect();
+        panic!("it made no 1,001 exchanges: {:?} {last:#?}", upstream.control.counters())
+    });
     (upstream, files, serving)
 }
 
