@@ -7,6 +7,7 @@ mod ask;
 mod check_config;
 #[cfg(feature = "sandbox")]
 mod dev;
+mod harden;
 mod inspect;
 mod policy;
 mod serve;
@@ -203,7 +204,10 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Inspect { broker, workspace } => block_on(inspect::inspect(broker, workspace)),
         Command::CheckConfig { file } => check_config::check_config(&file),
         Command::Policy { command } => policy::policy(&command),
-        Command::TryUpstream(options) => block_on(try_upstream::try_upstream(options)),
+        Command::TryUpstream(options) => {
+            let hardened = harden::harden();
+            block_on(try_upstream::try_upstream(options, hardened))
+        }
         Command::Healthcheck { broker, service } => block_on(ask::healthcheck(broker, &service)),
     }
 }

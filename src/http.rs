@@ -18,7 +18,7 @@ mod resolver;
 
 pub use failure::{Cause, SendError};
 pub use head::{Head, LONGEST_RETRY_AFTER};
-pub use options::{Error, Options};
+pub use options::{Error, Options, seal_identity};
 
 use crate::address::Hosts;
 use bytes::Bytes;

@@ -1,7 +1,57 @@
-//! Secrets as types: no `Display`, no `Serialize`, no `Clone`, a constant `Debug`, zeroed when dropped.
+//! Secrets as types: no `Display`, no `Serialize`, no `Clone`, a constant `Debug`, zeroed when dropped. What rests in
+//! memory for long is [`Sealed`].
 //!
 //! The only way to the text is `expose`, which is easy to search for; the architecture test lists the files that may
-//! call it.
+//! call it. What can be done with a secret, and what the compiler refuses:
+//!
+//! ```
+//! use token_broker::secret::{AccessToken, LongLivedSecret, MarkKey, Sealed};
+//! let secret = LongLivedSecret::new("hunter2");
+//! let sealed = Sealed::new(&secret, "team/a", "password");
+//! assert_eq!(format!("{secret:?} {sealed:?}"), "LongLivedSecret(redacted) Sealed(redacted)");
+//! assert_eq!(sealed.open("team/a", "password")?.expose(), secret.expose());
+//! # Ok::<(), token_broker::secret::Broken>(())
+//! ```
+//!
+//! `Display`:
+//!
+//! ```compile_fail,E0277
+//! println!("{}", token_broker::secret::AccessToken::new("t"));
+//! ```
+//! ```compile_fail,E0277
+//! println!("{}", token_broker::secret::LongLivedSecret::new("s"));
+//! ```
+//! ```compile_fail,E0277
+//! fn shown(secret: token_broker::secret::Sealed) -> String { format!("{secret}") }
+//! ```
+//!
+//! `Serialize`:
+//!
+//! ```compile_fail,E0277
+//! let _ = serde_json::to_string(&token_broker::secret::AccessToken::new("t"));
+//! ```
+//! ```compile_fail,E0277
+//! let _ = serde_json::to_string(&token_broker::secret::LongLivedSecret::new("s"));
+//! ```
+//! ```compile_fail,E0277
+//! fn written(secret: token_broker::secret::Sealed) { let _ = serde_json::to_string(&secret); }
+//! ```
+//!
+//! `Clone`:
+//!
+//! ```compile_fail,E0599
+//! let _ = token_broker::secret::AccessToken::new("t").clone();
+//! ```
+//! ```compile_fail,E0599
+//! let _ = token_broker::secret::LongLivedSecret::new("s").clone();
+//! ```
+//! ```compile_fail,E0599
+//! fn another(secret: token_broker::secret::Sealed) { let _ = secret.clone(); }
+//! ```
+
+mod sealed;
+
+pub use sealed::{Broken, Sealed, shortfall};
 
 use rustls::crypto::aws_lc_rs::default_provider;
 use secrecy::{ExposeSecret, SecretString};
@@ -38,7 +88,8 @@ secret! {
     AccessToken
 }
 secret! {
-    /// A long-lived secret of a Workspace: an application token, a password, a client secret. Never leaves the broker.
+    /// A long-lived secret of a Workspace: an application token, a password, a client secret. Never leaves the broker,
+    /// and is readable only while it is read or written: what rests is [`Sealed`].
     LongLivedSecret
 }
 

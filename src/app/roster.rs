@@ -76,17 +76,22 @@ pub(super) fn rehearse_whole(config: Config) -> Result<(), Problems> {
         }
     }
     for (position, workspace) in config.workspaces.into_iter().enumerate() {
-        let Workspace { upstream, flow, fields, place, .. } = workspace;
+        let Workspace { name, upstream, flow, fields, place, .. } = workspace;
         if let Some(reached) = found.get(&upstream) {
-            let made = exchange_of(reached, &flow, fields);
+            let made = exchange_of(reached, &flow, name, fields);
             problems.extend(made.err().map(|misfit| problem_of(position, place, misfit)));
         }
     }
     Problems::new(problems).map_or(Ok(()), Err)
 }
 
-pub(super) fn exchange_of(reached: &Arc<exchange::Upstream>, flow: &Flow, fields: Fields) -> Result<Exchange, Misfit> {
-    Exchange::new(Arc::clone(reached), Arc::clone(&flow.recipe), fields).map_err(|error| {
+pub(super) fn exchange_of(
+    reached: &Arc<exchange::Upstream>,
+    flow: &Flow,
+    owner: WorkspaceName,
+    fields: Fields,
+) -> Result<Exchange, Misfit> {
+    Exchange::new(Arc::clone(reached), Arc::clone(&flow.recipe), owner, fields).map_err(|error| {
         match error.blamed(&flow.recipe) {
             Some((key, text)) => Misfit { key: format!(".{key}"), text },
             None => Misfit { key: String::new(), text: error.to_string() },
@@ -285,7 +290,7 @@ fn steps_for(
         // Reported where the upstream stands.
         return Ok([None, None]);
     };
-    let provider: Arc<dyn Provider> = Arc::new(exchange_of(found, &flow, fields)?);
+    let provider: Arc<dyn Provider> = Arc::new(exchange_of(found, &flow, name.clone(), fields)?);
     let whole = |provider| engine::Workspace { name: name.clone(), upstream, keep_warm, provider };
     Ok(match change {
         Some(WorkspaceChange::Added) => [Some(Step::Put(whole(provider))), None],

@@ -30,8 +30,8 @@ impl Trial {
         let found = upstreams.into_iter().enumerate().find(|(_, upstream)| upstream.name == workspace.upstream);
         let Some((at, upstream)) = found else { return Ok(None) };
         let reached = roster::reached(at, &upstream).map_err(Problems::from)?;
-        let Workspace { flow, fields, place, .. } = workspace;
-        let exchange = roster::exchange_of(&Arc::new(reached), &flow, fields);
+        let Workspace { name, flow, fields, place, .. } = workspace;
+        let exchange = roster::exchange_of(&Arc::new(reached), &flow, name, fields);
         let exchange = exchange.map_err(|misfit| roster::problem_of(position, place, misfit))?;
         Ok(Some(Self {
             upstream: upstream.name.as_str().to_owned(),

@@ -2,6 +2,7 @@
 
 mod samples;
 
+use super::harden::{Hardened, harden};
 use super::serve::start_logging;
 use super::{Failure, block_on, print};
 use crate::app::App;
@@ -46,10 +47,11 @@ const AUDIT: &str = "audit.jsonl";
 const CONFIG: &str = "dev.toml";
 
 pub(super) fn dev(options: Options) -> Result<(), Failure> {
-    block_on(run(options))
+    let hardened = harden();
+    block_on(run(options, hardened))
 }
 
-async fn run(options: Options) -> Result<(), Failure> {
+async fn run(options: Options, hardened: Hardened) -> Result<(), Failure> {
     let sandbox = Sandbox::bind(options.sandbox_listen, samples::settings(), Clock::system()).await;
     let sandbox = sandbox.map_err(|error| cant_listen(options.sandbox_listen, &error))?;
     let upstream = sandbox.addr();
@@ -58,6 +60,7 @@ async fn run(options: Options) -> Result<(), Failure> {
     let config = Config::load(&files.path().join(CONFIG), &Environment::default());
     let config = config.map_err(|problems| Failure::Usage(problems.to_string()))?;
     start_logging(&config.log)?;
+    hardened.warn();
     let app = App::bind(config, Reflection::On).await?;
     let stop = app.supervisor().clone();
     app.supervisor().spawn_critical("sandbox", async move {

@@ -1,5 +1,6 @@
 //! `serve`: the broker by configuration.
 
+use super::harden::harden;
 use super::{Failure, block_on, check_config};
 use crate::app::{self, App};
 use crate::config::{Log, LogFormat};
@@ -9,12 +10,14 @@ use crate::telemetry::logs::{self, Filter, Format};
 use std::path::Path;
 
 pub(super) fn serve(file: &Path) -> Result<(), Failure> {
+    let hardened = harden();
     block_on(async {
         // First of all: who asks for another look before the first one is over must not end the process by it.
         let hangup = Hangup::install().map_err(app::Error::Signals)?;
         let source = check_config::source(file);
         let (config, files) = check_config::load(&source)?;
         let filter = start_logging(&config.log)?;
+        hardened.warn();
         for warning in &config.warnings {
             tracing::warn!(%warning, "configuration");
         }

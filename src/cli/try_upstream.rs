@@ -3,6 +3,7 @@
 //! attribute is shown.
 
 use super::check_config::{load, source};
+use super::harden::Hardened;
 use super::{Failure, print};
 use crate::app::Trial;
 use crate::clock::Clock;
@@ -31,9 +32,12 @@ pub(super) struct Options {
     refresh: bool,
 }
 
-pub(super) async fn try_upstream(options: Options) -> Result<(), Failure> {
+pub(super) async fn try_upstream(options: Options, hardened: Hardened) -> Result<(), Failure> {
     let Options { config, workspace, refresh } = options;
     let (config, _) = load(&source(&config))?;
+    for shortfall in hardened.shortfalls() {
+        print(format_args!("warning: {shortfall}"))?;
+    }
     for warning in &config.warnings {
         print(format_args!("warning: {warning}"))?;
     }

@@ -15,11 +15,11 @@ use crate::lifetime::Bounds;
 use crate::limits;
 use crate::policy::Grant;
 use crate::provider::exchange::Fields;
-use crate::secret::{Mark, MarkKey};
+use crate::secret::{Broken, LongLivedSecret, Mark, MarkKey, Sealed};
 use crate::token::WorkspaceName;
 use crate::upstream::{Budget, KeepWarm, UpstreamName};
 use issuers::IssuerStanding;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -302,7 +302,9 @@ impl UpstreamStanding {
             allow_private: allow_private.clone(),
             proxy: proxy.clone(),
             ca_pem: ca_pem.as_ref().map(|pem| key.mark_bytes(pem)),
-            client_identity: client_identity_pem.as_ref().map(|pem| key.mark(pem)),
+            client_identity: client_identity_pem.as_ref().map(|_sealed| {
+                marked(upstream.http.open_identity(), |pem| key.mark_all(pem.iter().map(|pem| ("", pem))))
+            }),
         };
         Self { limits, reach }
     }
@@ -315,7 +317,7 @@ impl UpstreamStanding {
 
 impl WorkspaceStanding {
     fn of(workspace: &Workspace, key: &MarkKey) -> Self {
-        let Workspace { name: _, upstream, flow, fields, keep_warm, place: _ } = workspace;
+        let Workspace { name, upstream, flow, fields, keep_warm, place: _ } = workspace;
         let Fields { secrets, parameters, extra } = fields;
         // The empty name stands between the two.
         let parts = parameters.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
@@ -325,7 +327,9 @@ impl WorkspaceStanding {
             flow: Arc::clone(flow),
             purpose: key.mark_parts(parts),
             keep_warm: *keep_warm,
-            credential: key.mark_all(secrets.iter().map(|(name, secret)| (name.as_str(), secret))),
+            credential: marked(opened(name, secrets), |secrets| {
+                key.mark_all(secrets.iter().map(|(name, secret)| (*name, secret)))
+            }),
         }
     }
 
@@ -345,6 +349,18 @@ impl WorkspaceStanding {
         let changes = credential || recipe || keep_warm.is_some();
         changes.then_some(WorkspaceChange::Changed { credential, recipe, keep_warm })
     }
+}
+
+fn opened<'s>(
+    owner: &WorkspaceName,
+    secrets: &'s BTreeMap<String, Sealed>,
+) -> Result<Vec<(&'s str, LongLivedSecret)>, Broken> {
+    secrets.iter().map(|(name, sealed)| Ok((name.as_str(), sealed.open(owner.as_str(), name)?))).collect()
+}
+
+/// The mark of what was opened. What does not open is like nothing: it counts as changed, and shows where it is used.
+fn marked<S>(opened: Result<S, Broken>, mark: impl FnOnce(S) -> Mark) -> Mark {
+    opened.map_or_else(|Broken| MarkKey::random().mark_bytes(b""), mark)
 }
 
 #[cfg(test)]

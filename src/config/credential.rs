@@ -9,7 +9,7 @@ use super::scalar::text;
 use super::secret_source::{Form, SecretFiles};
 use super::upstream::Offer;
 use crate::provider::recipe::{Field, Presence, Recipe};
-use crate::secret::LongLivedSecret;
+use crate::secret::Sealed;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -82,14 +82,14 @@ fn meant(section: &mut Section<'_, '_>, offer: &Offer, names: &[&str]) -> Option
     None
 }
 
-/// The secrets of a credential, by the names of its flow. Without a flow they are only looked at. `None` where a
-/// problem left one out.
+/// The secrets of a credential, by the names of its flow, sealed as soon as they are read. Without a flow they are only
+/// looked at. `None` where a problem left one out.
 pub(super) fn read(
     section: &mut Section<'_, '_>,
     offer: Option<&Offer>,
     flow: Option<&Flow>,
     files: &mut SecretFiles,
-) -> Option<BTreeMap<String, LongLivedSecret>> {
+) -> Option<BTreeMap<String, Sealed>> {
     let likely = flow.or_else(|| offer?.flows.first().map(|flow| &**flow));
     let form = form(likely);
     match section.find("credential").map(|found| (found.value, found.place)) {
@@ -111,6 +111,7 @@ pub(super) fn read(
             return None;
         }
     }
+    let owner = section.written("name").unwrap_or_default().to_owned();
     let entries = section.entries_of("credential");
     let fields = flow.map(|flow| flow.recipe.secrets.as_slice());
     let mut table = section.free("credential", EXPECTED);
@@ -127,7 +128,7 @@ pub(super) fn read(
         }
         let form = flow.map_or(Form::Any, |flow| form_of(&flow.recipe, name));
         match files.secret(&mut table, name, form) {
-            Some(secret) => drop(secrets.insert(name.to_owned(), secret)),
+            Some(secret) => drop(secrets.insert(name.to_owned(), Sealed::new(&secret, &owner, name))),
             None => is_whole = false,
         }
     }

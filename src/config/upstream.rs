@@ -11,7 +11,7 @@ use super::secret_source::{Pem, SecretFiles};
 use super::settings::{LONGEST_TIMEOUT, as_count};
 use crate::http;
 use crate::lifetime::Bounds;
-use crate::secret::LongLivedSecret;
+use crate::secret::{LongLivedSecret, Sealed};
 use crate::upstream::{Budget, UpstreamName};
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -275,7 +275,7 @@ pub(super) fn allow_private(section: &mut Section<'_, '_>) -> Vec<String> {
 }
 
 /// The certificate chain, then its key, in one text.
-fn client_identity(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> Option<LongLivedSecret> {
+fn client_identity(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> Option<Sealed> {
     if !section.has("client_certificate") {
         return None;
     }
@@ -291,5 +291,5 @@ fn client_identity(section: &mut Section<'_, '_>, files: &mut SecretFiles) -> Op
     both.push_str(&chain);
     both.push('\n');
     both.push_str(&key);
-    Some(LongLivedSecret::new(both))
+    Some(http::seal_identity(&LongLivedSecret::new(both)))
 }

@@ -1,7 +1,7 @@
 //! What can be set for an upstream's client, and what is wrong with it.
 
 use crate::address::{Hosts, NotAHost, Objection, proxy_objections};
-use crate::secret::LongLivedSecret;
+use crate::secret::{Broken, LongLivedSecret, Sealed};
 use std::fmt;
 use std::time::Duration;
 use url::Url;
@@ -19,9 +19,18 @@ pub struct Options {
     pub proxy: Option<Url>,
     /// Certificates (PEM) to trust instead of the bundled roots.
     pub ca_pem: Option<Vec<u8>>,
-    /// A client certificate chain with its key (PEM, one text).
-    pub client_identity_pem: Option<LongLivedSecret>,
+    /// A client certificate chain with its key (PEM, one text), made by [`seal_identity`].
+    pub client_identity_pem: Option<Sealed>,
 }
+
+/// Seals a client certificate chain with its key (PEM, one text).
+pub fn seal_identity(pem: &LongLivedSecret) -> Sealed {
+    Sealed::new(pem, NOBODY, CLIENT_IDENTITY)
+}
+
+/// What a client certificate is sealed for: the options of a client know no name.
+const NOBODY: &str = "";
+const CLIENT_IDENTITY: &str = "client_certificate";
 
 /// What is wrong with the options of a client, or with an upstream's URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,12 +79,15 @@ impl Options {
         }
     }
 
+    /// The client certificate chain with its key, if there is one.
+    pub fn open_identity(&self) -> Result<Option<LongLivedSecret>, Broken> {
+        self.client_identity_pem.as_ref().map(|pem| pem.open(NOBODY, CLIENT_IDENTITY)).transpose()
+    }
+
     pub(super) fn identity(&self) -> Result<Option<reqwest::Identity>, Error> {
-        self.client_identity_pem
-            .as_ref()
-            .map(|pem| reqwest::Identity::from_pem(pem.expose().as_bytes()))
-            .transpose()
-            .or(Err(Error::Identity))
+        let pem = self.open_identity().or(Err(Error::Identity))?;
+        let identity = pem.map(|pem| reqwest::Identity::from_pem(pem.expose().as_bytes()));
+        identity.transpose().or(Err(Error::Identity))
     }
 
     pub(super) fn proxy(&self) -> Result<Option<reqwest::Proxy>, Error> {

@@ -103,7 +103,7 @@ fn options_that_make_no_client_are_refused() {
     let broken = Client::new(&Options { ca_pem: Some(pem.into()), ..options(&[]) });
     assert_eq!(broken.err(), Some(Error::Build));
     let key_only = |o: &mut Options| {
-        o.client_identity_pem = Some(crate::secret::LongLivedSecret::new("hunter2"));
+        o.client_identity_pem = Some(seal_identity(&crate::secret::LongLivedSecret::new("hunter2")));
     };
     assert_eq!(refused(key_only), Some(Error::Identity));
     let proxies = [

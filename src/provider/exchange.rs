@@ -24,11 +24,12 @@ use crate::http::{self, Client};
 use crate::lifetime::Bounds;
 use crate::provider::recipe::{Body, Expiry, Recipe, Stage};
 use crate::provider::{FetchError, Fetched, Provider};
-use crate::secret::LongLivedSecret;
-use attempt::{Attempt, Carried};
+use crate::secret::{Broken, Sealed};
+use crate::token::WorkspaceName;
+use attempt::Attempt;
 use explain::Listener;
 use futures_util::future::BoxFuture;
-use given::{Env, Given, Keys};
+use given::{Env, Given, Keys, Opened};
 use memory::Memory;
 use sign::Signer;
 use std::collections::BTreeMap;
@@ -41,8 +42,8 @@ use write::Draft;
 /// What a Workspace gives, by the names of its recipe.
 #[derive(Debug, Default)]
 pub struct Fields {
-    /// The secrets of its credential.
-    pub secrets: BTreeMap<String, LongLivedSecret>,
+    /// The secrets of its credential, sealed for the Workspace by these names.
+    pub secrets: BTreeMap<String, Sealed>,
     /// Its parameters, defaults not filled in.
     pub parameters: BTreeMap<String, String>,
     /// What is added to the body of requests that allow it.
@@ -139,7 +140,12 @@ pub struct Upstream {
 
 impl Exchange {
     /// The exchange of one Workspace. All that can be wrong with its fields shows here.
-    pub fn new(upstream: Arc<Upstream>, recipe: Arc<Recipe>, fields: Fields) -> Result<Self, Error> {
+    pub fn new(
+        upstream: Arc<Upstream>,
+        recipe: Arc<Recipe>,
+        owner: WorkspaceName,
+        fields: Fields,
+    ) -> Result<Self, Error> {
         upstream.client.check_url(&upstream.base)?;
         if upstream.token_lifetime.is_none() && recipe.needs_lifetime() {
             return Err(Error::Lifetime);
@@ -147,7 +153,7 @@ impl Exchange {
         check_extra(&recipe, &fields.extra)?;
         let assertions = recipe.steps().filter_map(|(_, step)| step.request.assertion.as_ref());
         let names: Vec<&str> = assertions.map(|assertion| assertion.key.as_str()).collect();
-        let (given, keys) = Given::new(&recipe, fields, &names)?;
+        let (given, keys) = Given::new(&recipe, owner, fields, &names)?;
         let signers = signers(&recipe, &given, &keys)?;
         let exchange = Self { upstream, recipe, given, signers, memory: Memory::default() };
         exchange.rehearse()?;
@@ -170,12 +176,13 @@ impl Exchange {
 
     /// Writes each request once, with something in the place of what only an exchange knows.
     fn rehearse(&self) -> Result<(), Error> {
+        let opened = self.open(None).map_err(|broken| unwritten(Stage::Login, broken.into()))?;
         for (stage, step) in self.recipe.steps() {
-            let carried = match stage {
-                Stage::Login => Carried::default(),
-                Stage::Refresh | Stage::Switch => Carried { refresh_token: Some("-"), token: Some("-") },
+            let env = Env { assertion: Some("-"), ..self.env(&opened) };
+            let env = match stage {
+                Stage::Login => env,
+                Stage::Refresh | Stage::Switch => Env { refresh_token: Some("-"), token: Some("-"), ..env },
             };
-            let env = Env { assertion: Some("-"), ..self.env(carried) };
             let written = write::endpoint(&step.request, &env, &self.upstream.base).and_then(|url| {
                 self.upstream.client.check_url(&url)?;
                 let endpoint = url.to_string();
@@ -197,8 +204,13 @@ impl Exchange {
         Ok(())
     }
 
-    fn env<'a>(&'a self, carried: Carried<'a>) -> Env<'a> {
-        Env { refresh_token: carried.refresh_token, token: carried.token, ..Env::new(&self.recipe, &self.given) }
+    /// The secrets, for as long as a request takes to write.
+    fn open(&self, refresh_token: Option<&Sealed>) -> Result<Opened, Broken> {
+        self.given.open(&self.recipe, refresh_token)
+    }
+
+    fn env<'a>(&'a self, opened: &'a Opened) -> Env<'a> {
+        Env::new(&self.recipe, &self.given, opened)
     }
 
     fn signer(&self, stage: Stage) -> Option<&Signer> {
@@ -238,7 +250,8 @@ fn check_extra(recipe: &Recipe, extra: &BTreeMap<String, String>) -> Result<(), 
 }
 
 fn signers(recipe: &Recipe, given: &Given, keys: &Keys) -> Result<Box<[(Stage, Signer)]>, Error> {
-    let env = Env::new(recipe, given);
+    let opened = Opened::default();
+    let env = Env::new(recipe, given, &opened);
     let mut signers = Vec::new();
     for (stage, step) in recipe.steps() {
         if let Some(assertion) = &step.request.assertion {

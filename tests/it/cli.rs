@@ -5,6 +5,8 @@ mod ask;
 mod audit;
 mod besieged;
 mod dev;
+#[cfg(target_os = "linux")]
+mod memory;
 mod policy;
 mod reload;
 mod serve;

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use token_broker::config::{Config, Environment, Place, Problems, explain};
+use token_broker::config::{Config, Environment, Place, Problems, Workspace, explain};
 use token_broker::health::Rule;
 use token_broker::upstream::KeepWarm;
 
@@ -53,8 +53,13 @@ fn with_credential(source: &str) -> String {
     )
 }
 
-fn token(config: &Config) -> &str {
-    config.workspaces[0].fields.secrets["application_token"].expose()
+fn token(config: &Config) -> String {
+    token_of(&config.workspaces[0])
+}
+
+fn token_of(workspace: &Workspace) -> String {
+    let sealed = &workspace.fields.secrets["application_token"];
+    sealed.open(workspace.name.as_str(), "application_token").unwrap().expose().to_owned()
 }
 
 const BAD: &str = r#"
@@ -417,7 +422,7 @@ fn certificates_are_looked_into() {
     let config = parse(&text, &directory).unwrap();
     let http = &config.upstreams[0].http;
     assert_eq!(http.ca_pem.as_deref(), Some(CERTIFICATE.as_bytes()));
-    let identity = http.client_identity_pem.as_ref().unwrap();
+    let identity = http.open_identity().unwrap().unwrap();
     assert_eq!(identity.expose(), format!("{CERTIFICATE}\n{KEY}"));
     let swapped = format!(
         "{UPSTREAM}ca_file = \"client.key\"\nclient_certificate = {{ cert_file = \"client.key\", key_file = \"ca.pem\" }}\n"
@@ -450,7 +455,7 @@ fn a_hundred_thousand_workspaces_share_one_secret_file() {
     let config = parse(&text, &directory).unwrap();
     assert_eq!(config.workspaces.len(), COUNT);
     let last = &config.workspaces[COUNT - 1];
-    assert_eq!(last.fields.secrets["application_token"].expose(), "token-99999");
+    assert_eq!(token_of(last), "token-99999");
     assert!(Arc::ptr_eq(&config.workspaces[0].flow, &last.flow), "the way to the tokens is kept once");
 }
 

@@ -16,7 +16,7 @@ use std::io;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
-use token_broker::http::{Cause, Client, Options, Request, Response, SendError};
+use token_broker::http::{Cause, Client, Options, Request, Response, SendError, seal_identity};
 use token_broker::secret::LongLivedSecret;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -270,7 +270,8 @@ async fn the_client_certificate_is_presented() {
     let acceptor = acceptor(&ours, "localhost", Some(&clients));
     let with = |identity: Option<(rcgen::Certificate, String)>| Options {
         ca_pem: Some(ours.pem().into_bytes()),
-        client_identity_pem: identity.map(|(certificate, key)| LongLivedSecret::new(certificate.pem() + &key)),
+        client_identity_pem: identity
+            .map(|(certificate, key)| seal_identity(&LongLivedSecret::new(certificate.pem() + &key))),
         ..options()
     };
     let (sent, _) = over_tls(&acceptor, &with(Some(issue(&clients, "broker")))).await;

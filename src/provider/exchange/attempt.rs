@@ -1,7 +1,7 @@
 //! One attempt: up to three requests under one deadline, and what is kept of them.
 
 use super::explain::{self, Answered, Event, Listener};
-use super::given::{Env, Shown};
+use super::given::{Env, Opened, Shown};
 use super::read::{self, Terms};
 use super::write::{self, Draft};
 use super::{Exchange, Upstream, json};
@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::http::{Request, Response};
 use crate::provider::recipe::{REFRESH_TOKEN, Refresh, Stage, Step};
 use crate::provider::{FetchError, Fetched};
-use crate::secret::{AccessToken, LongLivedSecret};
+use crate::secret::{AccessToken, LongLivedSecret, Sealed};
 use std::time::UNIX_EPOCH;
 use tokio::time::Instant;
 
@@ -24,8 +24,8 @@ pub(super) struct Attempt<'a> {
 /// What the broker itself puts into a request.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Carried<'a> {
-    pub(super) refresh_token: Option<&'a str>,
-    pub(super) token: Option<&'a str>,
+    pub(super) refresh_token: Option<&'a Sealed>,
+    pub(super) token: Option<&'a AccessToken>,
 }
 
 /// What came of a step.
@@ -55,7 +55,7 @@ impl<'a> Attempt<'a> {
         let Some(step) = &self.exchange.recipe.switch else {
             return Err(FetchError::new(Failure::Malformed, "there is nothing to switch with the token"));
         };
-        let carried = Carried { token: Some(token.expose()), ..Carried::default() };
+        let carried = Carried { token: Some(&token), ..Carried::default() };
         match self.step(Stage::Switch, step, carried).await.outcome? {
             Got::Fetched(fetched) => Ok(fetched),
             Got::Token(_) => Err(FetchError::new(Failure::Malformed, "the switch is not the last step")),
@@ -80,10 +80,10 @@ impl<'a> Attempt<'a> {
     async fn refresh(&self, refresh: &Refresh) -> Option<Result<Got, FetchError>> {
         let memory = &self.exchange.memory;
         let grant = if refresh.single_use { memory.take() } else { memory.grant() }?;
-        let carried = Carried { refresh_token: Some(grant.expose()), ..Carried::default() };
+        let carried = Carried { refresh_token: Some(&grant), ..Carried::default() };
         let Came { grant: newer, outcome } = self.step(Stage::Refresh, &refresh.step, carried).await;
         match (newer, &outcome) {
-            (Some(newer), Ok(_)) => memory.keep(newer),
+            (Some(newer), Ok(_)) => memory.keep(self.exchange.given.seal(&newer)),
             (None, Ok(_)) => memory.succeeded(),
             (_, Err(error)) => memory.failed(error.kind),
         }
@@ -95,14 +95,14 @@ impl<'a> Attempt<'a> {
         if !self.rotates() {
             let Came { grant, outcome } = self.step(Stage::Login, &recipe.login, Carried::default()).await;
             if let Some(grant) = grant.filter(|_| recipe.refresh.is_some() && outcome.is_ok()) {
-                memory.keep(grant);
+                memory.keep(self.exchange.given.seal(&grant));
             }
             return outcome;
         }
         let Some(newer) = memory.grant() else {
             return self.login_with(None).await;
         };
-        let outcome = self.login_with(Some(newer.expose())).await;
+        let outcome = self.login_with(Some(&newer)).await;
         if !matches!(&outcome, Err(error) if error.kind == Failure::Rejected) {
             return outcome;
         }
@@ -116,14 +116,14 @@ impl<'a> Attempt<'a> {
     }
 
     /// A login whose credential is a refresh token: this one, or the one that is configured.
-    async fn login_with(&self, newer: Option<&str>) -> Result<Got, FetchError> {
+    async fn login_with(&self, newer: Option<&Sealed>) -> Result<Got, FetchError> {
         let Exchange { recipe, memory, .. } = self.exchange;
         let carried = Carried { refresh_token: newer, ..Carried::default() };
         let Came { grant, outcome } = self.step(Stage::Login, &recipe.login, carried).await;
         // Also beside a token that is of no use: the old refresh token may be spent. Never one of another tenant.
         let is_foreign = matches!(&outcome, Err(error) if error.kind == Failure::TenantMismatch);
         if let Some(grant) = grant.filter(|grant| !is_foreign && self.is_another(grant, newer)) {
-            memory.keep(grant);
+            memory.keep(self.exchange.given.seal(&grant));
             if memory.first_warning() {
                 tracing::warn!(
                     "the upstream rotates refresh tokens: after a restart only the configured one is known, \
@@ -165,7 +165,9 @@ impl<'a> Attempt<'a> {
 
     fn write(&self, stage: Stage, step: &Step, carried: Carried<'_>) -> Result<Request, write::Error> {
         let exchange = self.exchange;
-        let env = exchange.env(carried);
+        // Closed when the request is written.
+        let opened = exchange.open(carried.refresh_token)?;
+        let env = Env { token: carried.token.map(AccessToken::expose), ..exchange.env(&opened) };
         let url = write::endpoint(&step.request, &env, &exchange.upstream.base)?;
         let endpoint = url.to_string();
         let env = Env { endpoint: &endpoint, ..env };
@@ -183,8 +185,8 @@ impl<'a> Attempt<'a> {
 
     fn read(&self, stage: Stage, step: &Step, response: &Response) -> Came {
         let exchange = self.exchange;
-        let opened = match read::open(&step.answer, response) {
-            Ok(opened) => opened,
+        let answer = match read::open(&step.answer, response) {
+            Ok(answer) => answer,
             Err(error) => {
                 let members = || {
                     json::parse(&response.body).map(|json| explain::members(&json, &step.answer)).unwrap_or_default()
@@ -193,18 +195,20 @@ impl<'a> Attempt<'a> {
                 return Came { grant: None, outcome: Err(error) };
             }
         };
-        let grant = opened.grant();
+        let grant = answer.grant();
         let is_last = exchange.recipe.switch.is_none() || stage == Stage::Switch;
-        let outcome = opened.token().and_then(|token| {
+        let outcome = answer.token().and_then(|token| {
             if !is_last {
                 return Ok(Got::Token(token));
             }
             let Upstream { bounds, token_lifetime, .. } = *exchange.upstream;
-            let env = exchange.env(Carried::default());
+            // What comes is read by parameters alone.
+            let opened = Opened::default();
+            let env = exchange.env(&opened);
             let terms = Terms { env, bounds, configured: token_lifetime, local: local_time() };
-            opened.finish(token, &terms).map(Got::Fetched)
+            answer.finish(token, &terms).map(Got::Fetched)
         });
-        let members = || opened.json().map(|json| explain::members(json, &step.answer)).unwrap_or_default();
+        let members = || answer.json().map(|json| explain::members(json, &step.answer)).unwrap_or_default();
         self.tell_answer(stage, Some(response), members, &outcome);
         Came { grant, outcome }
     }
@@ -245,9 +249,12 @@ impl<'a> Attempt<'a> {
     }
 
     /// Whether this is another refresh token than the one that was sent.
-    fn is_another(&self, grant: &LongLivedSecret, newer: Option<&str>) -> bool {
-        let sent = newer.or_else(|| self.exchange.given.secret(&self.exchange.recipe, REFRESH_TOKEN));
-        sent != Some(grant.expose())
+    fn is_another(&self, grant: &LongLivedSecret, newer: Option<&Sealed>) -> bool {
+        self.exchange.open(newer).is_ok_and(|opened| {
+            let newer = opened.refresh_token.as_ref().map(LongLivedSecret::expose);
+            let sent = newer.or_else(|| opened.secret(&self.exchange.recipe, REFRESH_TOKEN));
+            sent != Some(grant.expose())
+        })
     }
 }
 

@@ -2,10 +2,12 @@
 
 use super::{Error, Fields};
 use crate::provider::recipe::template::{Found, Lookup};
-use crate::provider::recipe::{ASSERTION, ENDPOINT, Presence, REFRESH_TOKEN, Recipe, TOKEN};
-use crate::secret::LongLivedSecret;
+use crate::provider::recipe::{ASSERTION, ENDPOINT, Field, Presence, REFRESH_TOKEN, Recipe, TOKEN};
+use crate::secret::{Broken, LongLivedSecret, Sealed};
+use crate::token::WorkspaceName;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The longest secret that is sent, in bytes.
 pub const MAX_SECRET: usize = 16 * 1024;
@@ -14,9 +16,18 @@ pub const MAX_PARAMETER: usize = 4 * 1024;
 
 /// The values of one Workspace.
 pub(super) struct Given {
-    secrets: Box<[Option<LongLivedSecret>]>,
+    /// Whose they are: its secrets open for no other.
+    pub(super) owner: WorkspaceName,
+    secrets: Box<[Option<Sealed>]>,
     parameters: Box<[Option<Box<str>>]>,
     pub(super) extra: Box<[(Box<str>, Box<str>)]>,
+}
+
+/// The secrets of one Workspace while a request is written.
+#[derive(Default)]
+pub(super) struct Opened {
+    secrets: Box<[Option<LongLivedSecret>]>,
+    pub(super) refresh_token: Option<LongLivedSecret>,
 }
 
 /// The fields of one request: those of the Workspace, and those that the broker fills in.
@@ -24,6 +35,7 @@ pub(super) struct Given {
 pub(super) struct Env<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) given: &'a Given,
+    pub(super) opened: &'a Opened,
     pub(super) endpoint: &'a str,
     pub(super) assertion: Option<&'a str>,
     pub(super) refresh_token: Option<&'a str>,
@@ -40,17 +52,22 @@ pub(super) enum Shown {
 
 impl Given {
     /// Checks that these are the fields of the recipe, and takes them over. The private keys are taken out.
-    pub(super) fn new(recipe: &Recipe, fields: Fields, keys: &[&str]) -> Result<(Self, Keys), Error> {
+    pub(super) fn new(
+        recipe: &Recipe,
+        owner: WorkspaceName,
+        fields: Fields,
+        keys: &[&str],
+    ) -> Result<(Self, Keys), Error> {
         let Fields { secrets: mut given_secrets, parameters: mut given_parameters, extra } = fields;
         let mut taken = BTreeMap::new();
         let mut secrets = Vec::with_capacity(recipe.secrets.len());
         for field in &recipe.secrets {
             let value = present(&field.name, &field.presence, given_secrets.remove(&field.name))?;
             if keys.contains(&field.name.as_str()) {
-                taken.extend(value.map(|value| (field.name.clone(), value)));
+                taken.extend(value.map(|value| (field.name.clone(), Arc::new(value))));
                 secrets.push(None);
             } else {
-                check(&field.name, value.as_ref().and_then(|value| secret_fault(value.expose())))?;
+                check(&field.name, value.as_ref().and_then(|value| sealed_fault(value, &owner, &field.name)))?;
                 secrets.push(value);
             }
         }
@@ -68,12 +85,22 @@ impl Given {
             check(name, parameter_fault(value))?;
         }
         let extra = extra.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Ok((Self { secrets: secrets.into(), parameters: parameters.into(), extra }, taken))
+        Ok((Self { owner, secrets: secrets.into(), parameters: parameters.into(), extra }, taken))
     }
 
-    pub(super) fn secret(&self, recipe: &Recipe, name: &str) -> Option<&str> {
-        let position = recipe.secrets.iter().position(|field| field.name == name)?;
-        self.secrets.get(position)?.as_ref().map(LongLivedSecret::expose)
+    /// The secrets, to write one request with, and this refresh token.
+    pub(super) fn open(&self, recipe: &Recipe, refresh_token: Option<&Sealed>) -> Result<Opened, Broken> {
+        let open = |(sealed, field): (&Option<Sealed>, &Field)| {
+            sealed.as_ref().map(|sealed| sealed.open(self.owner.as_str(), &field.name)).transpose()
+        };
+        let secrets: Result<_, Broken> = self.secrets.iter().zip(&recipe.secrets).map(open).collect();
+        let refresh_token = refresh_token.map(|sealed| sealed.open(self.owner.as_str(), REFRESH_TOKEN));
+        Ok(Opened { secrets: secrets?, refresh_token: refresh_token.transpose()? })
+    }
+
+    /// A refresh token that is to be kept.
+    pub(super) fn seal(&self, refresh_token: &LongLivedSecret) -> Sealed {
+        Sealed::new(refresh_token, self.owner.as_str(), REFRESH_TOKEN)
     }
 
     fn parameter(&self, recipe: &Recipe, name: &str) -> Option<&str> {
@@ -83,12 +110,21 @@ impl Given {
 }
 
 /// The private keys of a Workspace, by their names.
-pub(super) type Keys = BTreeMap<String, LongLivedSecret>;
+pub(super) type Keys = BTreeMap<String, Arc<Sealed>>;
+
+impl Opened {
+    /// The secret of the credential that has this name.
+    pub(super) fn secret(&self, recipe: &Recipe, name: &str) -> Option<&str> {
+        let position = recipe.secrets.iter().position(|field| field.name == name)?;
+        self.secrets.get(position)?.as_ref().map(LongLivedSecret::expose)
+    }
+}
 
 impl<'a> Env<'a> {
-    /// The fields of a Workspace alone.
-    pub(super) fn new(recipe: &'a Recipe, given: &'a Given) -> Self {
-        Self { recipe, given, endpoint: "", assertion: None, refresh_token: None, token: None, shown: Shown::Whole }
+    /// The fields of a Workspace, and the refresh token that was opened with them.
+    pub(super) fn new(recipe: &'a Recipe, given: &'a Given, opened: &'a Opened) -> Self {
+        let refresh_token = opened.refresh_token.as_ref().map(LongLivedSecret::expose);
+        Self { recipe, given, opened, endpoint: "", assertion: None, refresh_token, token: None, shown: Shown::Whole }
     }
 
     /// A parameter, or what stands in for it.
@@ -110,7 +146,7 @@ impl<'a> Env<'a> {
             TOKEN => self.token,
             _ => newer,
         };
-        built_in.or_else(|| self.given.secret(self.recipe, name))
+        built_in.or_else(|| self.opened.secret(self.recipe, name))
     }
 }
 
@@ -132,6 +168,11 @@ fn present<T>(name: &str, presence: &Presence, value: Option<T>) -> Result<Optio
         (None, Presence::Required) => Err(Error::Missing(name.to_owned())),
         (value, _) => Ok(value),
     }
+}
+
+fn sealed_fault(sealed: &Sealed, owner: &WorkspaceName, name: &str) -> Option<&'static str> {
+    let opened = sealed.open(owner.as_str(), name);
+    opened.map_or(Some("could not be opened"), |secret| secret_fault(secret.expose()))
 }
 
 fn check(name: &str, fault: Option<&'static str>) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! The refresh token of one Workspace, between two exchanges. Kept in memory alone: after a restart the login follows.
 
 use crate::failure::Failure;
-use crate::secret::LongLivedSecret;
+use crate::secret::Sealed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// After so many answers in a row that said "not now", the login is tried instead: a refresh that is configured at a
@@ -14,30 +14,30 @@ pub(super) struct Memory(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    grant: Option<Arc<LongLivedSecret>>,
+    grant: Option<Arc<Sealed>>,
     unavailable: u8,
     warned: bool,
 }
 
 impl Memory {
     /// The refresh token; stays.
-    pub(super) fn grant(&self) -> Option<Arc<LongLivedSecret>> {
+    pub(super) fn grant(&self) -> Option<Arc<Sealed>> {
         self.lock().grant.clone()
     }
 
     /// The refresh token; is gone, whatever comes of its use.
-    pub(super) fn take(&self) -> Option<Arc<LongLivedSecret>> {
+    pub(super) fn take(&self) -> Option<Arc<Sealed>> {
         self.lock().grant.take()
     }
 
     /// This one is of no use, if it is still what is kept.
-    pub(super) fn forget(&self, grant: &Arc<LongLivedSecret>) {
+    pub(super) fn forget(&self, grant: &Arc<Sealed>) {
         let mut kept = self.lock();
         kept.grant = kept.grant.take().filter(|kept| !Arc::ptr_eq(kept, grant));
     }
 
     /// A new one takes the place of the old.
-    pub(super) fn keep(&self, grant: LongLivedSecret) {
+    pub(super) fn keep(&self, grant: Sealed) {
         let mut kept = self.lock();
         kept.grant = Some(Arc::new(grant));
         kept.unavailable = 0;

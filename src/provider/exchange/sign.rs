@@ -1,41 +1,52 @@
 //! Signs the JWTs that prove possession of a private key (RFC 7523 §3).
 //!
-//! The key is read once, when the Workspace is made, and a first signature shows that it fits its algorithm. What is
-//! wrong with a key is said by the name of its field; nothing of it is quoted.
+//! A first signature, when the Workspace is made, shows that the key fits its algorithm. It rests sealed and is opened
+//! for each signature. What is wrong with a key is said by the name of its field; nothing of it is quoted.
 
-use super::given::Env;
+use super::given::{Env, Given};
 use super::write::{Filled, fill_json, to_json};
 use super::{Error, write};
 use crate::provider::recipe::{Algorithm, Assertion, NO_ALGORITHM};
-use crate::secret::LongLivedSecret;
+use crate::secret::Sealed;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::EncodingKey;
 use jsonwebtoken::crypto::sign;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Of an RSA key of 8192 bits, in base64url, and the dots.
 const LONGEST_SIGNATURE: usize = 1368;
 
-/// A private key, ready to sign with. Zeroed when dropped.
+/// A private key and what it signs with.
 pub(super) struct Signer {
-    key: EncodingKey,
+    key: Arc<Sealed>,
     algorithm: Algorithm,
 }
 
 impl Signer {
-    pub(super) fn new(assertion: &Assertion, env: &Env<'_>, pem: &LongLivedSecret) -> Result<Self, Error> {
+    pub(super) fn new(assertion: &Assertion, env: &Env<'_>, key: &Arc<Sealed>) -> Result<Self, Error> {
         let named = assertion.algorithm.expand(env).ok().flatten();
         let Some(algorithm) = named.and_then(|name| Algorithm::named(&name)) else {
             let name = assertion.algorithm.fields().next().map_or("algorithm", |(name, _)| name);
             return Err(Error::Value { name: name.to_owned(), why: NO_ALGORITHM });
         };
-        let pem = pem.expose();
-        let bad = || Error::Value { name: assertion.key.clone(), why: misfit(pem, algorithm) };
-        Self::read(pem, algorithm).ok_or_else(bad)
+        let bad = |why| Error::Value { name: assertion.key.clone(), why };
+        let Ok(pem) = key.open(env.given.owner.as_str(), &assertion.key) else {
+            return Err(bad("could not be opened"));
+        };
+        if Self::fits(pem.expose(), algorithm) {
+            Ok(Self { key: Arc::clone(key), algorithm })
+        } else {
+            Err(bad(misfit(pem.expose(), algorithm)))
+        }
     }
 
-    /// A first signature shows that the key fits.
-    fn read(pem: &str, algorithm: Algorithm) -> Option<Self> {
+    /// A first signature shows it.
+    fn fits(pem: &str, algorithm: Algorithm) -> bool {
+        Self::signature(pem, algorithm, b"").is_some()
+    }
+
+    fn signature(pem: &str, algorithm: Algorithm, message: &[u8]) -> Option<String> {
         let pem = pem.as_bytes();
         let key = match algorithm {
             Algorithm::Rs256
@@ -47,8 +58,7 @@ impl Signer {
             Algorithm::Es256 | Algorithm::Es384 => EncodingKey::from_ec_pem(pem),
             Algorithm::EdDsa => EncodingKey::from_ed_pem(pem),
         };
-        let signer = Self { key: key.ok()?, algorithm };
-        signer.signature(b"").map(|_fits| signer)
+        sign(message, &key.ok()?, algorithm.into()).ok()
     }
 
     /// The JWT for this request, at this Unix time.
@@ -59,7 +69,7 @@ impl Signer {
         now: i64,
     ) -> Result<Zeroizing<String>, write::Error> {
         let mut jwt = self.unsigned(assertion, env, now)?;
-        let signature = Zeroizing::new(self.signature(jwt.as_bytes()).ok_or(write::Error::Signature)?);
+        let signature = self.opened_signature(env.given, assertion, jwt.as_bytes())?;
         jwt.push('.');
         jwt.push_str(&signature);
         Ok(jwt)
@@ -93,8 +103,14 @@ impl Signer {
         Ok(header)
     }
 
-    fn signature(&self, message: &[u8]) -> Option<String> {
-        sign(message, &self.key, self.algorithm.into()).ok()
+    fn opened_signature(
+        &self,
+        given: &Given,
+        assertion: &Assertion,
+        message: &[u8],
+    ) -> Result<Zeroizing<String>, write::Error> {
+        let pem = self.key.open(given.owner.as_str(), &assertion.key)?;
+        Self::signature(pem.expose(), self.algorithm, message).map(Zeroizing::new).ok_or(write::Error::Signature)
     }
 }
 
@@ -109,7 +125,7 @@ fn misfit(pem: &str, algorithm: Algorithm) -> &'static str {
         (Algorithm::Es384, "is a P-384 key, which takes the algorithm ES384"),
         (Algorithm::EdDsa, "is an Ed25519 key, which takes the algorithm EdDSA"),
     ];
-    let fitting = others.into_iter().find(|(other, _)| Signer::read(pem, *other).is_some());
+    let fitting = others.into_iter().find(|(other, _)| Signer::fits(pem, *other));
     fitting.map_or_else(|| needed(algorithm), |(_, what)| what)
 }
 

@@ -7,6 +7,7 @@ use super::given::{Env, Shown};
 use crate::http::{self, Request};
 use crate::provider::recipe::template::{Filter, Missing, Part, Template, is_name, path_fault};
 use crate::provider::recipe::{self, Basic, Body, ENDPOINT, Json, Method, Recipe};
+use crate::secret::Broken;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use std::borrow::Cow;
@@ -24,6 +25,8 @@ pub(super) enum Error {
     Missing(#[from] Missing),
     #[error("the assertion could not be signed")]
     Signature,
+    #[error("a secret {0}")]
+    Sealed(#[from] Broken),
     #[error("the header {0} holds characters that no header can carry")]
     Header(String),
     #[error("{name} {why}")]

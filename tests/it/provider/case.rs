@@ -215,7 +215,9 @@ pub(super) fn provider(mut config: Config) -> Arc<dyn Provider> {
         token_lifetime: upstream.token_lifetime,
     };
     let workspace = config.workspaces.remove(0);
-    Arc::new(Exchange::new(Arc::new(reached), Arc::clone(&workspace.flow.recipe), workspace.fields).unwrap())
+    Arc::new(
+        Exchange::new(Arc::new(reached), Arc::clone(&workspace.flow.recipe), workspace.name, workspace.fields).unwrap(),
+    )
 }
 
 /// The presets, and the APIs that are described.

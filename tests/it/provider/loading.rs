@@ -2,7 +2,7 @@
 
 use super::keys;
 use super::observed::PATIENT;
-use super::recipes::{fields, json, loaded, optional, path, post, required, template, user};
+use super::recipes::{fields, json, loaded, optional, path, post, required, sealed, template, user};
 use token_broker::provider::exchange::{Error, Fields};
 use token_broker::provider::recipe::{Body, Expiry, Json, Recipe, Request, Step, Unit};
 
@@ -44,8 +44,7 @@ fn with_parameter(name: &str, value: &str) -> Option<String> {
 }
 
 fn with_secret(value: &str) -> Option<String> {
-    let secret = token_broker::secret::LongLivedSecret::new(value);
-    refused(|given| drop(given.secrets.insert("password".to_owned(), secret)))
+    refused(|given| drop(given.secrets.insert("password".to_owned(), sealed("password", value))))
 }
 
 fn with_extra(name: &str, value: &str) -> Option<String> {

@@ -9,7 +9,8 @@ use token_broker::provider::recipe::template::Template;
 use token_broker::provider::recipe::{
     Answer, Body, Expiry, Field, Json, Method, Path, Presence, Presented, Recipe, Request, Source, Step, Unit,
 };
-use token_broker::secret::LongLivedSecret;
+use token_broker::secret::{LongLivedSecret, Sealed};
+use token_broker::token::WorkspaceName;
 use url::Url;
 
 pub(super) const BOUNDS: Bounds =
@@ -77,8 +78,17 @@ pub(super) fn user() -> Recipe {
     }
 }
 
+/// Whose the secrets of these tests are.
+fn owner() -> WorkspaceName {
+    WorkspaceName::parse("team/tenant").unwrap()
+}
+
+pub(super) fn sealed(name: &str, value: &str) -> Sealed {
+    Sealed::new(&LongLivedSecret::new(value), owner().as_str(), name)
+}
+
 pub(super) fn fields(secrets: &[(&str, &str)], parameters: &[(&str, &str)]) -> Fields {
-    let secret = |(name, value): &(&str, &str)| ((*name).to_owned(), LongLivedSecret::new(*value));
+    let secret = |(name, value): &(&str, &str)| ((*name).to_owned(), sealed(name, value));
     let parameter = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     Fields {
         secrets: secrets.iter().map(secret).collect(),
@@ -96,5 +106,5 @@ pub(super) fn loaded(base: &str, timeout: Duration, recipe: Recipe, fields: Fiel
     let client = Arc::new(Client::new(&Options { timeout, ..Options::default() }).unwrap());
     let base = Url::parse(base).unwrap();
     let upstream = Upstream { client, base, bounds: BOUNDS, token_lifetime: None };
-    Exchange::new(Arc::new(upstream), Arc::new(recipe), fields)
+    Exchange::new(Arc::new(upstream), Arc::new(recipe), owner(), fields)
 }

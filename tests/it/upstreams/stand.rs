@@ -219,7 +219,7 @@ fn engine(clock: &Clock, config: Config) -> Engine {
     for workspace in workspaces {
         let config::Workspace { name, upstream, flow, fields, keep_warm, place: _ } = workspace;
         let found = upstreams.iter().find(|found| found.name == upstream).unwrap();
-        let provider = Arc::new(Exchange::new(reached(found), Arc::clone(&flow.recipe), fields).unwrap());
+        let provider = Arc::new(Exchange::new(reached(found), Arc::clone(&flow.recipe), name.clone(), fields).unwrap());
         engine.put(engine::Workspace { name, upstream, keep_warm, provider }).unwrap();
     }
     engine

@@ -1,8 +1,10 @@
 use super::super::Fields;
-use super::super::given::Given;
+use super::super::given::Opened;
 use super::*;
 use crate::provider::recipe::template::Template;
 use crate::provider::recipe::{Answer, Body, Field, Json, Method, Presence, Presented, Recipe, Request, Source, Step};
+use crate::secret::LongLivedSecret;
+use crate::token::WorkspaceName;
 use jsonwebtoken::{DecodingKey, Validation};
 use rcgen::{
     KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm,
@@ -71,19 +73,21 @@ fn given(recipe: &Recipe, algorithm: &str) -> Given {
         parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         ..Fields::default()
     };
-    Given::new(recipe, fields, &["key"]).unwrap().0
+    Given::new(recipe, WorkspaceName::parse("t").unwrap(), fields, &["key"]).unwrap().0
 }
 
 fn made(pem: &str, algorithm: &str) -> Result<Signer, Error> {
     let recipe = recipe();
     let given = given(&recipe, algorithm);
-    Signer::new(&assertion(), &Env::new(&recipe, &given), &LongLivedSecret::new(pem))
+    let key = Arc::new(Sealed::new(&LongLivedSecret::new(pem), "t", "key"));
+    Signer::new(&assertion(), &Env::new(&recipe, &given, &Opened::default()), &key)
 }
 
 fn signed(signer: &Signer) -> Zeroizing<String> {
     let recipe = recipe();
     let given = given(&recipe, "");
-    let env = Env { endpoint: "https://api.example/token", ..Env::new(&recipe, &given) };
+    let opened = Opened::default();
+    let env = Env { endpoint: "https://api.example/token", ..Env::new(&recipe, &given, &opened) };
     signer.sign(&assertion(), &env, NOW).unwrap()
 }
 

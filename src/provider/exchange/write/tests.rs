@@ -2,7 +2,8 @@ use super::super::Fields;
 use super::super::given::Given;
 use super::*;
 use crate::provider::recipe::{Answer, Field, Presence, Presented, Source, Step};
-use crate::secret::LongLivedSecret;
+use crate::secret::{LongLivedSecret, Sealed};
+use crate::token::WorkspaceName;
 
 fn t(text: &str) -> Template {
     Template::parse(text).unwrap()
@@ -47,11 +48,13 @@ fn of(request: recipe::Request, parameters: &[(&str, &str)]) -> (Recipe, Given) 
     };
     let secrets = [("user", "us er"), ("password", "p:w\"ü%")];
     let fields = Fields {
-        secrets: secrets.map(|(name, value)| (name.to_owned(), LongLivedSecret::new(value))).into(),
+        secrets: secrets
+            .map(|(name, value)| (name.to_owned(), Sealed::new(&LongLivedSecret::new(value), "t", name)))
+            .into(),
         parameters: parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         extra: [("audience".to_owned(), "x&y".to_owned())].into(),
     };
-    let (given, _) = Given::new(&recipe, fields, &[]).unwrap();
+    let (given, _) = Given::new(&recipe, WorkspaceName::parse("t").unwrap(), fields, &[]).unwrap();
     (recipe, given)
 }
 
@@ -61,7 +64,8 @@ type Written = (String, Vec<(String, String, bool)>, Option<String>);
 fn written(request: recipe::Request, parameters: &[(&str, &str)], shown: Shown) -> Result<Written, Error> {
     let (recipe, given) = of(request, parameters);
     let base = Url::parse("https://api.example/base/").unwrap();
-    let env = Env { shown, ..Env::new(&recipe, &given) };
+    let opened = given.open(&recipe, None).unwrap();
+    let env = Env { shown, ..Env::new(&recipe, &given, &opened) };
     let url = endpoint(&recipe.login.request, &env, &base)?;
     let at = url.to_string();
     let draft = Draft::new(&recipe.login.request, &Env { endpoint: &at, ..env }, url)?;
