@@ -9,6 +9,8 @@ mod bearer;
 mod cli;
 mod config;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod grants;
