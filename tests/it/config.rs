@@ -467,6 +467,18 @@ fn more_workspaces_than_the_engine_allows_are_one_problem() {
     assert_eq!(keys, ["workspaces"]);
 }
 
+/// The first configuration of README.md, and what "Who may ask" adds to it.
+#[test]
+fn what_the_readme_shows_is_valid() {
+    let page = include_str!("../../README.md");
+    let tables = page.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(table, _)| table);
+    let shown: String = tables.filter(|table| table.contains("[[grants]]")).collect();
+    let directory = directory(&[("fleet-production.token", "token-1\n")]);
+    let config = parse(&shown, &directory).unwrap();
+    assert_eq!(config.warnings, []);
+    assert_eq!((config.listeners.len(), config.issuers.len(), config.grants.len()), (3, 1, 4));
+}
+
 #[test]
 fn the_example_is_valid() {
     let directory = directory(&[
@@ -479,6 +491,9 @@ fn the_example_is_valid() {
     let path = directory.path().join("token-broker.toml");
     let config = Config::load(&path, &Environment::default()).unwrap();
     assert_eq!(config.warnings, []);
+    let kinds: Vec<_> = config.listeners.iter().map(|listener| listener.kind()).collect();
+    assert_eq!(kinds, ["certificate", "bearer", "peer_credentials"]);
+    assert_eq!((config.server.grpc_listen, config.grants.len(), config.audit.stdout), (None, 4, false));
     assert_eq!(config.workspaces[0].keep_warm, KeepWarm::Always);
     assert_eq!(config.workspaces[0].fields.parameters["organisation"], "1234");
     assert_eq!(config.upstreams[0].budget.logins, NonZeroU32::new(100).unwrap());
