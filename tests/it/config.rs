@@ -1,7 +1,5 @@
 //! The configuration as a whole: all problems at once, the overlay, secret files, scale, the example.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
 mod descriptions;
 mod issuers;
 mod kinds;

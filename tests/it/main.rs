@@ -4,9 +4,11 @@
 mod architecture;
 #[cfg(test)]
 mod audit;
+#[cfg(test)]
 mod bearer;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod documents;
