@@ -471,7 +471,9 @@ fn what_the_readme_shows_is_valid() {
     let page = include_str!("../../README.md");
     let tables = page.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(table, _)| table);
     let shown: String = tables.filter(|table| table.contains("[[grants]]")).collect();
-    let directory = directory(&[("fleet-production.token", "token-1\n"), ("jwks.json", "{\"keys\": []}")]);
+    // The key of RFC 8037, appendix A.2.
+    let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let directory = directory(&[("fleet-production.token", "token-1\n"), ("jwks.json", keys)]);
     let config = parse(&shown, &directory).unwrap();
     assert_eq!(config.warnings, []);
     assert_eq!((config.listeners.len(), config.issuers.len(), config.grants.len()), (3, 1, 4));
