@@ -491,7 +491,7 @@ fn the_example_is_valid() {
     let path = directory.path().join("token-broker.toml");
     let config = Config::load(&path, &Environment::default()).unwrap();
     assert_eq!(config.warnings, []);
-    let kinds: Vec<_> = config.listeners.iter().map(|listener| listener.kind()).collect();
+    let kinds: Vec<_> = config.listeners.iter().map(token_broker::config::Listener::kind).collect();
     assert_eq!(kinds, ["certificate", "bearer", "peer_credentials"]);
     assert_eq!((config.server.grpc_listen, config.grants.len(), config.audit.stdout), (None, 4, false));
     assert_eq!(config.workspaces[0].keep_warm, KeepWarm::Always);

@@ -56,11 +56,8 @@ fn sources() -> Vec<(PathBuf, String)> {
 }
 
 fn file_of(module: &str) -> PathBuf {
-    if module.ends_with(".rs") {
-        root().join(module)
-    } else {
-        root().join(format!("tests/it/{}.rs", module.replace("::", "/")))
-    }
+    let under_tests = || root().join(format!("tests/it/{}.rs", module.replace("::", "/")));
+    if module.contains('/') { root().join(module) } else { under_tests() }
 }
 
 /// Whether this text has a test that is called so, or begins so.
