@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# SVIDs of a real SPIRE server and agent, taken by a broker whose own certificate and client authorities are SPIRE's too:
-# who is let in, how SVIDs rotate, how SPIRE's authorities rotate by themselves and by command, and what becomes of those
-# who show an SVID of a revoked one. About five minutes, and a debug build; fails if anything is not as it must be.
+# SVIDs of a real SPIRE server and agent, taken by a broker whose own certificate and client authorities are SPIRE's
+# too: who is let in, how SVIDs rotate, how SPIRE's authorities rotate by themselves and by command, and what becomes of
+# those who show an SVID of a revoked one. About five minutes, and a debug build; fails if anything is not as it must be.
 #
 #   soak/spire.sh                                # authorities of 4 minutes, SVIDs of 1
 #   soak/spire.sh --ca-ttl 360 --svid-ttl 60     # further rotations
@@ -24,7 +24,7 @@ fail() { printf 'soak/spire.sh: %s\n' "$1" >&2; exit 1; }
 
 leave_out_ejbca() {
   rm -rf "$1/pkg/server/plugin/upstreamauthority/ejbca"
-  [ "$(grep -c 'upstreamauthority/ejbca"$\|ejbca\.BuiltIn(),$' "$1/$CATALOG")" -eq 2 ] || fail "$CATALOG: not as expected"
+  [ "$(grep -c 'upstreamauthority/ejbca"$\|ejbca\.BuiltIn(),$' "$1/$CATALOG")" -eq 2 ] || fail "$CATALOG is another one"
   sed -i '/upstreamauthority\/ejbca"$/d; /ejbca\.BuiltIn(),$/d' "$1/$CATALOG"
 }
 
@@ -34,13 +34,16 @@ build_spire() {
   [ -d "$module" ] || fail "the module of SPIRE $VERSION can't be had"
   mkdir -p "$TOOLS"
   sources=$(mktemp -d "$TOOLS/sources.XXXXXX")
+  # shellcheck disable=SC2064 # the directory of now
+  trap "rm -rf '$sources'" EXIT
   cp -R "$module/." "$sources"
   chmod -R u+w "$sources"
   leave_out_ejbca "$sources"
-  (cd "$sources" && nice -n 19 go build -p 2 -trimpath -buildvcs=false -ldflags '-s -w' -o "$sources/built/" \
+  (cd "$sources" && nice -n 19 go build -p 2 -buildvcs=false -ldflags '-s -w' -o "$sources/built/" \
     ./cmd/spire-server ./cmd/spire-agent)
   mv -f "$sources/built/spire-agent" "$sources/built/spire-server" "$TOOLS"
   rm -rf "$sources"
+  trap - EXIT
 }
 
 for program in openssl python3; do command -v "$program" >/dev/null || fail "please install $program"; done

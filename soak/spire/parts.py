@@ -171,15 +171,19 @@ class Spire:
         self.ask("x509", "mint", "-spiffeID", self.id(path), "-ttl", f"{seconds}s", "-write", str(directory))
         return Svid(directory / "svid.pem", directory / "key.pem", directory / "bundle.pem")
 
-    def authorities(self):
+    def authorities(self, kind="x509"):
         """IDs of the authorities: `active`, `prepared` and `old`, where there are such."""
-        said = json.loads(self.ask("localauthority", "x509", "show", "-output", "json"))
+        said = json.loads(self.ask("localauthority", kind, "show", "-output", "json"))
         return {state: of["authority_id"] for state, of in said.items() if of and of.get("authority_id")}
 
-    def authority(self, verb, identity=None):
-        """`prepare`, `activate`, `taint` or `revoke`: of which, by its ID."""
-        which = [] if identity is None else ["-authorityID", identity]
-        return json.loads(self.ask("localauthority", "x509", verb, *which, "-output", "json"))
+    def prepare(self, kind="x509"):
+        """The next authority, by its ID."""
+        said = json.loads(self.ask("localauthority", kind, "prepare", "-output", "json"))
+        return said["prepared_authority"]["authority_id"]
+
+    def authority(self, verb, identity, kind="x509"):
+        """`activate`, `taint` or `revoke` one."""
+        self.ask("localauthority", kind, verb, "-authorityID", identity, "-output", "json")
 
 
 class Svid:
@@ -208,10 +212,8 @@ class Workload:
         return Svid(*(directory / name for name in ("svid.0.pem", "svid.0.key", "bundle.0.pem")))
 
     def jwt(self, audience):
-        said = json.loads(
-            run(self.program, "api", "fetch", "jwt", "-socketPath", self.socket, "-audience", audience, "-output", "json")
-        )
-        return said[0]["svids"][0]["svid"]
+        options = ["-socketPath", self.socket, "-audience", audience, "-output", "json"]
+        return json.loads(run(self.program, "api", "fetch", "jwt", *options))[0]["svids"][0]["svid"]
 
     def is_known(self, directory):
         try:

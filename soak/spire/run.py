@@ -131,8 +131,8 @@ class Broker:
 
     def metric(self, name, **labels):
         """The sum over all lines of this name that have these labels."""
-        lines = [line for line in self.ask_probe("metrics").splitlines() if line.startswith("token_broker_" + name + "{")]
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        lines = [line for line in self.ask_probe("metrics").splitlines() if line.startswith(f"token_broker_{name}{{")]
         return sum(float(line.rpartition(" ")[2]) for line in lines if all(text in line for text in wanted))
 
     def with_svid(self, verb, svid, listener="mesh"):
@@ -247,17 +247,22 @@ class Run:
         self.caller.start()
         self.rotation_by_itself()
         self.rotation_by_command()
+        self.jwt_rotation_by_command()
         self.caller.end()
         self.figures()
         self.audit()
 
     def refused_in_handshake(self, what, svid, listener, reason):
-        refusals = lambda: self.broker.metric("tls_handshakes_failed_total", listener=listener, reason=reason)  # noqa: E731
-        before, calls = refusals(), self.broker.metric("rpc_calls_total")
+        def counted():
+            refused = self.broker.metric("tls_handshakes_failed_total", listener=listener, reason=reason)
+            return refused, self.broker.metric("rpc_calls_total")
+
+        before = counted()
         said = self.broker.get(svid, listener)
-        counted, reached = refusals() - before, self.broker.metric("rpc_calls_total") - calls
-        self.table.add(what, f"{said}; {counted:.0f} handshake ({reason})", said and counted >= 1 and (
-            self.caller.calls or reached == 0))
+        refused, reached = (after - so_far for after, so_far in zip(counted(), before, strict=True))
+        # Once the callers call, others' calls are counted too.
+        good = said and refused >= 1 and (reached == 0 or self.caller.calls)
+        self.table.add(what, f"{said} ({refused:.0f} failed handshakes: {reason})", good)
 
     def who_is_let_in(self):
         svid = self.granted.fetch(self.directory / "granted")
@@ -283,12 +288,13 @@ class Run:
 
     def called_with(self, authority, times=5):
         """Waits until the callers' SVIDs are of this authority."""
-        wait_for(f"SVIDs of {authority[:8]}", lambda: self.caller.authorities[authority] >= times, self.options.svid_ttl + LIMIT)
+        enough = lambda: self.caller.authorities[authority] >= times  # noqa: E731
+        wait_for(f"SVIDs of {authority[:8]}", enough, self.options.svid_ttl + LIMIT)
 
     def rotation_by_itself(self):
         first = self.spire.authorities()["active"]
-        is_another = lambda: self.spire.authorities()["active"] != first and self.spire.authorities()["active"]  # noqa: E731
-        second = wait_for("SPIRE to rotate its authority", is_another, self.options.ca_ttl + LIMIT)
+        another = lambda: {self.spire.authorities()["active"]} - {first}  # noqa: E731
+        (second,) = wait_for("SPIRE to rotate its authority", another, self.options.ca_ttl + LIMIT)
         self.called_with(second)
         calls = f"{self.caller.authorities[first]} and {self.caller.authorities[second]} calls"
         failed = sum(self.caller.failures.values())
@@ -300,8 +306,8 @@ class Run:
         pinned = self.spire.mint(GRANTED, self.options.ca_ttl, self.directory / "pinned")
         pinned.bundle = self.directory / "own" / "bundle.pem"  # what it trusts the broker by is up to date
         _, authority = pinned.facts()
-        stream = Stream(self.stack, self.broker.with_svid("watch", pinned), self.directory)
-        prepared = self.spire.authority("prepare")["prepared_authority"]["authority_id"]
+        stream = Stream(self.stack, self.broker.with_svid("watch", pinned), self.directory / "stream")
+        prepared = self.spire.prepare()
         changes = len(self.keeper.changes["bundle.pem"])
         wait_for("the prepared authority in the file", lambda: len(self.keeper.changes["bundle.pem"]) > changes, LIMIT)
         time.sleep(2)  # a second is promised until it counts
@@ -312,8 +318,14 @@ class Run:
         time.sleep(2)
         said = self.broker.get(pinned)
         good = not said and authority == old and not stream.ended()
-        self.table.add("an SVID of the old authority, before it is revoked", said or stream.ended() or "a token, and its stream is open", good)
+        found = said or stream.ended() or "a token, and its stream is open"
+        self.table.add("an SVID of the old authority, before it is revoked", found, good)
+        fresh = self.spire.mint(GRANTED, self.options.ca_ttl, self.directory / "fresh")
+        fresh.bundle = pinned.bundle
+        other = Stream(self.stack, self.broker.with_svid("watch", fresh), self.directory / "other-stream")
         self.revoke(old, pinned, stream)
+        said = other.ended()
+        self.table.add("a stream of an SVID of the new authority stays", said or "open", not said)
         failed = sum(self.caller.failures.values())
         self.table.add("SPIRE rotates its authority by command", f"{self.caller.authorities[prepared]} calls with SVIDs "
                        f"of the new one, {failed} failed", not failed)
@@ -325,7 +337,8 @@ class Run:
         changes = len(self.keeper.changes["bundle.pem"])
         self.spire.authority("revoke", old)
         begun = time.monotonic()
-        wait_for("the revoked authority to leave the file", lambda: len(self.keeper.changes["bundle.pem"]) > changes, LIMIT)
+        is_gone = lambda: len(self.keeper.changes["bundle.pem"]) > changes  # noqa: E731
+        wait_for("the revoked authority to leave the file", is_gone, LIMIT)
         replaced = self.keeper.changes["bundle.pem"][changes]
         ended = wait_for("the stream to end", stream.ended, LIMIT)
         at = time.monotonic()
@@ -337,6 +350,36 @@ class Run:
                                   "certificate")
         self.called_with(self.spire.authorities()["active"], self.caller.calls // 1000 + 20)
 
+    def jwt_rotation_by_command(self):
+        """The same with the keys of JWT-SVIDs."""
+        old, jwt = self.spire.authorities("jwt")["active"], self.granted.jwt(AUDIENCE)
+        said = self.broker.get_by_jwt(jwt)
+        self.table.add("a JWT-SVID of the old key", said or "a token", not said)
+        prepared = self.spire.prepare("jwt")
+        wait_for("the prepared key in the file", lambda: prepared in self.keys(), LIMIT)
+        time.sleep(3)  # the broker looks once a second
+        self.spire.authority("activate", prepared, "jwt")
+        self.spire.authority("taint", old, "jwt")
+        renewed = wait_for("a JWT-SVID of the new key", lambda: self.another_jwt(jwt), LIMIT)
+        said = self.broker.get_by_jwt(renewed)
+        self.table.add("a JWT-SVID of the new key", said or "a token", not said)
+        self.spire.authority("revoke", old, "jwt")
+        wait_for("the revoked key to leave the file", lambda: old not in self.keys(), LIMIT)
+        left = self.keeper.changes["jwks.json"][-1]
+        said = wait_for("a JWT-SVID of the revoked key to be refused", lambda: self.broker.get_by_jwt(jwt), LIMIT)
+        taken = time.monotonic() - left
+        self.table.add("a JWT-SVID of the revoked key", f"{said}; {taken:.1f} s after its key left the file",
+                       "CALLER_UNAUTHENTICATED" in said and taken < 2 * ENDS)
+        said = self.broker.get_by_jwt(renewed)
+        self.table.add("meanwhile one of the new key", said or "a token", not said)
+
+    def keys(self):
+        return {key.get("kid") for key in json.loads(self.keeper.last["jwks.json"])["keys"]}
+
+    def another_jwt(self, jwt):
+        found = self.granted.jwt(AUDIENCE)
+        return None if found == jwt else found
+
     def figures(self):
         caller, add = self.caller, self.table.add
         add("calls, each with an SVID fetched for it", caller.calls, caller.calls > 50)
@@ -345,17 +388,14 @@ class Run:
         add("calls failed", dict(caller.failures) or 0, not caller.failures)
         add("SVIDs that could not be fetched", dict(caller.unfetched) or 0, not caller.unfetched)
         own, bundle, jwks = (len(self.keeper.changes[name]) for name in ("svid.pem", "bundle.pem", "jwks.json"))
-        add("the broker's own SVIDs, files of authorities and of keys", f"{own}, {bundle}, {jwks}", own > 3 and bundle > 3)
+        kept = f"{own}, {bundle}, {jwks}"
+        add("the broker's own SVIDs, files of authorities and of keys", kept, own > 3 and bundle > 3)
         add("files that could not be kept", self.keeper.failed or 0, not self.keeper.failed)
         taken = self.broker.metric("tls_reloads_total", listener="mesh", outcome="accepted")
         refused = self.broker.metric("tls_reloads_total", listener="mesh", outcome="refused")
         stale = self.broker.metric("tls_files_refused", listener="mesh")
-        add("readings of TLS files: taken, refused for now, refused still", f"{taken:.0f}, {refused:.0f}, {stale:.0f}", not stale)
-        self.jwt_rotated()
-
-    def jwt_rotated(self):
-        said = self.broker.get_by_jwt(self.granted.jwt(AUDIENCE))
-        self.table.add("a JWT-SVID at the end of the run", said or "a token", not said)
+        found = f"{taken:.0f}, {refused:.0f}, {stale:.0f}"
+        add("readings of TLS files: taken, refused for now, refused still", found, not stale and taken > 3)
 
     def audit(self):
         time.sleep(2.5)  # refusals and repeats are written once per second here
@@ -363,7 +403,8 @@ class Run:
         records = self.broker.audit()
         of = lambda **wanted: [record for record in records if wanted.items() <= record.items()]  # noqa: E731
         count = lambda found: sum(record.get("count", 1) for record in found)  # noqa: E731
-        got = of(kind="release", caller=granted, face="get", workspace=WORKSPACE) + of(kind="repeats", caller=granted, face="get")
+        gets = {"caller": granted, "face": "get", "workspace": WORKSPACE}
+        got = of(kind="release", **gets) + of(kind="repeats", **gets)
         add = self.table.add
         # One call is made before those of the thread, one by the other listener, one with the pinned SVID.
         expected = self.caller.calls - sum(self.caller.failures.values()) + 3
@@ -382,9 +423,9 @@ class Run:
 class Stream:
     """`watch`, with an SVID that nobody renews."""
 
-    def __init__(self, stack, command, directory):
-        self.file = directory / "stream"
-        Child(stack, command, self.file)
+    def __init__(self, stack, command, file):
+        self.file = file
+        Child(stack, command, file)
         wait_for("the stream's token", lambda: self.file.exists() and self.said(), LIMIT)
         self.begun = len(self.said())
 
