@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SVIDs of a real SPIRE server and agent, taken by a broker whose own certificate and client authorities are SPIRE's
 # too: who is let in, how SVIDs rotate, how SPIRE's authorities rotate by themselves and by command, and what becomes of
-# those who show an SVID of a revoked one. About five minutes, and a debug build; fails if anything is not as it must be.
+# those who show an SVID of a revoked one. About five minutes, and a debug build; fails if anything is not as it should.
 #
 #   soak/spire.sh                                # authorities of 4 minutes, SVIDs of 1
 #   soak/spire.sh --ca-ttl 360 --svid-ttl 60     # further rotations

@@ -1,6 +1,7 @@
 """A SPIRE server, its agent, and who asks them: see soak/spire.sh. Standard library only."""
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -78,10 +79,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def run(*command):
-    """What it said on stdout. Fails if it fails or hangs."""
+def run(*command, given=""):
+    """What it said on stdout, given that on stdin. Fails if it fails or hangs."""
     command = [str(word) for word in command]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT)
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=LIMIT)
     if done.returncode:
         raise RuntimeError(f"{pathlib.Path(command[0]).name} {' '.join(command[1:4])}: {done.stderr or done.stdout}")
     return done.stdout
@@ -95,6 +96,19 @@ def wait_for(what, condition, limit):
             raise RuntimeError(f"waited {limit:.0f} s in vain for {what}")
         time.sleep(0.1)
     return found
+
+
+@functools.cache
+def authority_id(certificate):
+    """Of an authority in PEM form, as SPIRE names it: by its subject key identifier."""
+    said = run("openssl", "x509", "-noout", "-ext", "subjectKeyIdentifier", given=certificate)
+    return said.strip().splitlines()[-1].strip().replace(":", "").lower()
+
+
+def authorities_in(bundle):
+    """The IDs of the authorities in a file of them."""
+    end = "-----END CERTIFICATE-----"
+    return {authority_id(part.strip() + "\n" + end + "\n") for part in bundle.decode().split(end) if part.strip()}
 
 
 class Child:

@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.request
 
-from parts import LIMIT, Child, Keeper, Spire, free_port, run, wait_for
+from parts import LIMIT, Child, Keeper, Spire, authorities_in, free_port, run, wait_for
 from stand import ORGANISATION, SECRET, Stand
 
 DOMAIN, OTHER = "prod.example", "other.example"
@@ -308,8 +308,7 @@ class Run:
         _, authority = pinned.facts()
         stream = Stream(self.stack, self.broker.with_svid("watch", pinned), self.directory / "stream")
         prepared = self.spire.prepare()
-        changes = len(self.keeper.changes["bundle.pem"])
-        wait_for("the prepared authority in the file", lambda: len(self.keeper.changes["bundle.pem"]) > changes, LIMIT)
+        wait_for("the prepared authority in the file", lambda: prepared in self.trusted(), LIMIT)
         time.sleep(2)  # a second is promised until it counts
         self.spire.authority("activate", prepared)
         self.spire.authority("taint", old)
@@ -327,19 +326,21 @@ class Run:
         said = other.ended()
         self.table.add("a stream of an SVID of the new authority stays", said or "open", not said)
         failed = sum(self.caller.failures.values())
-        self.table.add("SPIRE rotates its authority by command", f"{self.caller.authorities[prepared]} calls with SVIDs "
-                       f"of the new one, {failed} failed", not failed)
+        found = f"{self.caller.authorities[prepared]} calls with SVIDs of the new one, {failed} failed"
+        self.table.add("SPIRE rotates its authority by command", found, not failed)
+
+    def trusted(self):
+        """The authorities in the broker's file."""
+        return authorities_in(self.keeper.last["bundle.pem"])
 
     def own_authority(self):
         return self.own.fetch(self.directory / "looked").facts()[1]
 
     def revoke(self, old, pinned, stream):
-        changes = len(self.keeper.changes["bundle.pem"])
         self.spire.authority("revoke", old)
         begun = time.monotonic()
-        is_gone = lambda: len(self.keeper.changes["bundle.pem"]) > changes  # noqa: E731
-        wait_for("the revoked authority to leave the file", is_gone, LIMIT)
-        replaced = self.keeper.changes["bundle.pem"][changes]
+        wait_for("the revoked authority to leave the file", lambda: old not in self.trusted(), LIMIT)
+        replaced = self.keeper.changes["bundle.pem"][-1]
         ended = wait_for("the stream to end", stream.ended, LIMIT)
         at = time.monotonic()
         self.table.add("revoked: its file replaced after", f"{replaced - begun:.1f} s", replaced - begun < PROMPT)

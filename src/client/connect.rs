@@ -31,8 +31,8 @@ pub(super) struct Connector {
     pub(super) noted: Noted,
 }
 
-/// How many connections in a row may be cut before anything was said on them. tonic's channel makes the next one at once,
-/// and would do so until the call's time is over.
+/// How many connections in a row may be cut before anything was said on them. tonic's channel makes the next one at
+/// once, and would do so until the call's time is over.
 const MOST_CUT: u32 = 3;
 
 /// Why the last connection that was made failed before anything was said on it, if one did.
