@@ -125,7 +125,12 @@ impl Client {
     pub async fn watch(&self, workspaces: &[String]) -> Result<Watch, Error> {
         let request = pb::WatchTokensRequest { workspaces: workspaces.to_vec() };
         let mut service = self.tokens();
-        Ok(Watch(self.call(request, async |request| service.watch_tokens(request).await).await?))
+        // With a timeout of its own the broker would end the stream by it, however well it goes.
+        let open = async |mut request: Request<_>| {
+            request.metadata_mut().remove("grpc-timeout");
+            service.watch_tokens(request).await
+        };
+        Ok(Watch(self.call(request, open).await?))
     }
 
     /// `grpc.health.v1.Health/Check`: whether the service is SERVING. The empty name stands for the whole broker.

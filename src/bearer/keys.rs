@@ -217,7 +217,7 @@ impl KeySet {
 impl Key {
     fn read(jwk: &Map<String, Value>) -> Option<Self> {
         let text = |name: &str| jwk.get(name).map(|value| value.as_str()).unwrap_or_default();
-        let is_for_signing = jwk.get("use").is_none_or(|purpose| purpose == "sig");
+        let is_for_signing = jwk.get("use").is_none_or(is_to_sign_tokens);
         let verifies = jwk.get("key_ops").is_none_or(|ops| ops.as_array().is_some_and(|ops| verify_is_in(ops)));
         // A private half that is published is nobody's any longer.
         if !is_for_signing || !verifies || jwk.contains_key("d") || jwk.contains_key("k") {
@@ -282,6 +282,12 @@ impl fmt::Debug for Key {
             .field("thumbprint", &URL_SAFE_NO_PAD.encode(self.thumbprint))
             .finish_non_exhaustive()
     }
+}
+
+/// `sig` by RFC 7517 §4.2; in the bundle of a SPIFFE trust domain, `jwt-svid` (SPIFFE Trust Domain and Bundle §4.2.2),
+/// which also lists its X.509 authorities: those sign no tokens.
+fn is_to_sign_tokens(purpose: &Value) -> bool {
+    purpose == "sig" || purpose == "jwt-svid"
 }
 
 fn verify_is_in(operations: &[Value]) -> bool {

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -31,13 +31,25 @@ pub(super) struct Connector {
     pub(super) noted: Noted,
 }
 
+/// How many connections in a row may be cut before anything was said on them. tonic's channel makes the next one at
+/// once, and would do so until the call's time is over.
+const MOST_CUT: u32 = 3;
+
 /// Why the last connection that was made failed before anything was said on it, if one did.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Noted(Arc<Mutex<Option<Why>>>);
+pub(super) struct Noted(Arc<Mutex<Cuts>>);
+
+#[derive(Debug, Default)]
+struct Cuts {
+    why: Option<Why>,
+    /// Connections since the last one on which something was said.
+    made: u32,
+}
 
 impl Connector {
     /// One connection. The files of TLS are read for it.
     pub(super) async fn connect(self) -> Result<TokioIo<Watched>, Error> {
+        self.noted.another().map_err(|why| self.unreachable(why))?;
         let io: Box<dyn Io> = match &self.endpoint.way {
             Way::Unix(path) => Box::new(self.unix(path).await?),
             Way::Plain(uri) => Box::new(self.plain(uri).await?),
@@ -88,11 +100,29 @@ impl Connector {
 impl Noted {
     /// What was noted, if anything.
     pub(super) fn why(&self) -> Option<Why> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.cuts().why.clone()
+    }
+
+    /// One more connection, unless too many were cut.
+    fn another(&self) -> Result<(), Why> {
+        let mut cuts = self.cuts();
+        if let Some(why) = cuts.why.as_ref().filter(|_| cuts.made >= MOST_CUT) {
+            return Err(why.clone());
+        }
+        cuts.made = cuts.made.saturating_add(1);
+        Ok(())
     }
 
     fn set(&self, why: Option<Why>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        let mut cuts = self.cuts();
+        if why.is_none() {
+            cuts.made = 0;
+        }
+        cuts.why = why;
+    }
+
+    fn cuts(&self) -> MutexGuard<'_, Cuts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

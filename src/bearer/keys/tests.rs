@@ -34,6 +34,7 @@ fn what_is_of_no_use_is_left_out() {
         |x: usize, y: usize| json!({ "kty": "EC", "crv": "P-256", "x": encode(&vec![1; x]), "y": encode(&vec![1; y]) });
     for good in [
         with("use", json!("sig")),
+        with("use", json!("jwt-svid")),
         with("key_ops", json!(["verify"])),
         with("alg", json!("EdDSA")),
         with("x5c", json!(["AAAA"])),
@@ -46,6 +47,7 @@ fn what_is_of_no_use_is_left_out() {
     }
     for bad in [
         with("use", json!("enc")),
+        with("use", json!("x509-svid")),
         with("use", json!(1)),
         with("key_ops", json!(["encrypt"])),
         with("key_ops", json!("verify")),

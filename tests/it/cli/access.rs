@@ -5,6 +5,8 @@ mod stand;
 use super::{ANY_PORT, Done, PATIENCE, Process, WORKSPACE, finish, run, token_broker};
 use stand::{Authority, BEARER, FUTURE, JWT, NOW, PAST, Stand, V12, V13};
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -173,7 +175,7 @@ async fn another_protocol_than_the_endpoints_is_told() {
 async fn a_connection_that_is_cut_says_when() {
     let (stand, ours) = (Stand::new(), Authority::new("ours"));
     let ca = stand.write("ca.pem", &ours.pem());
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(ours.issue("localhost", NOW).server(V13, None)));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(ours.issue("localhost", NOW).server(V13, None)));
     let cut = "it was closed in the middle of the TLS handshake; is TLS spoken there?";
     let after = "it was closed right after the TLS handshake; does it want a client certificate (--cert, --key), or \
                  another one?";
@@ -181,8 +183,11 @@ async fn a_connection_that_is_cut_says_when() {
         let listener = TcpListener::bind(ANY_PORT).await.unwrap();
         let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
         let (mut serving, acceptor) = (JoinSet::new(), acceptor.clone());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
         serving.spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 if is_shaken {
                     drop(acceptor.accept(socket).await);
                 } else {
@@ -192,6 +197,8 @@ async fn a_connection_that_is_cut_says_when() {
             }
         });
         assert_failed(&stand.get(&endpoint, &["--ca", &ca]).await, 1, &unreachable(&endpoint, why), &endpoint);
+        let tries = connections.load(Ordering::Relaxed);
+        assert!((1..=3).contains(&tries), "{tries} connections for one call");
     }
 }
 

@@ -288,6 +288,24 @@ async fn once_waits_no_longer_than_it_is_told() {
     assert!(done.stderr.ends_with("token-broker: no answer within 1s\n"), "{}", done.stderr);
 }
 
+/// The broker would end a stream by it, however well that goes.
+#[tokio::test]
+async fn the_time_for_an_answer_is_told_for_a_call_and_not_for_a_stream() {
+    for (command, is_told) in [("get", true), ("watch", false)] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let _asking = Process::start(token_broker(&[command, "--endpoint", &endpoint, WORKSPACE]));
+        let asked = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(socket).await.unwrap();
+            let (request, _) = connection.accept().await.unwrap().unwrap();
+            request
+        };
+        let request = timeout(PATIENCE, asked).await.expect("never asked");
+        assert_eq!(request.headers().contains_key("grpc-timeout"), is_told, "{command}");
+    }
+}
+
 #[tokio::test]
 async fn it_ends_when_nobody_reads_any_more() {
     let (_upstream, _files, serving) = set_up().await;

@@ -246,16 +246,16 @@ async fn a_caller_over_its_rate_is_told_when_to_come_again_and_that_is_true() {
     let proof = Arc::new(Proof::default());
     let mut client = world.client(&caller(), &proof).await;
     for _ in 0..3 {
-        client.get_token(super::asking(WORKSPACE)).await.unwrap();
+        client.get_token(asking(WORKSPACE)).await.unwrap();
     }
     for _ in 0..5 {
-        while let Ok(_token) = client.get_token(super::asking(WORKSPACE)).await {}
-        let status = client.get_token(super::asking(WORKSPACE)).await.unwrap_err();
+        while let Ok(_token) = client.get_token(asking(WORKSPACE)).await {}
+        let status = client.get_token(asking(WORKSPACE)).await.unwrap_err();
         assert_eq!(told(&status), (Code::ResourceExhausted, "CALLER_THROTTLED".to_owned()));
         let wait = status.get_details_retry_info().unwrap().retry_delay.unwrap();
         assert!(wait <= Duration::from_millis(500) && wait.subsec_nanos() % 1_000_000 == 0, "{wait:?}");
         tokio::time::advance(wait).await;
-        client.get_token(super::asking(WORKSPACE)).await.unwrap();
+        client.get_token(asking(WORKSPACE)).await.unwrap();
     }
     let calls = world.app.provider.calls();
     let unknown = client.get_token(super::asking("no/such")).await.unwrap_err();
@@ -275,7 +275,7 @@ async fn open_streams_hold_places_and_give_them_back() {
     let mut health = world.health(&caller(), &proof, "").await;
     assert!(health.message().await.unwrap().is_some());
     let mut client = world.client(&caller(), &proof).await;
-    let status = client.get_token(super::asking(WORKSPACE)).await.unwrap_err();
+    let status = client.get_token(asking(WORKSPACE)).await.unwrap_err();
     assert_eq!(told(&status), (Code::ResourceExhausted, "CALLER_THROTTLED".to_owned()));
     assert_eq!(world.limits.in_flight(), 3);
     drop((open, health));
@@ -285,14 +285,14 @@ async fn open_streams_hold_places_and_give_them_back() {
         }
     };
     timeout(HUNG, gone).await.expect("the places did not come back");
-    client.get_token(super::asking(WORKSPACE)).await.unwrap();
+    client.get_token(asking(WORKSPACE)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_called_off_gives_its_place_back() {
     let world = World::new().await;
     let mut client = world.client(&caller(), &Arc::new(Proof::default())).await;
-    let call = client.get_token(super::asking(WORKSPACE));
+    let call = client.get_token(asking(WORKSPACE));
     assert!(timeout(Duration::from_millis(1), call).await.is_err(), "it waits for the upstream");
     assert_eq!(world.limits.in_flight(), 1);
     let gone = async {
@@ -431,7 +431,7 @@ async fn a_flood_of_one_caller_refuses_no_other() {
     for number in 1..20 {
         others.push(world.client(&Caller::unix(number), &proof).await);
     }
-    others[0].get_token(super::asking(WORKSPACE)).await.unwrap();
+    others[0].get_token(asking(WORKSPACE)).await.unwrap();
     let (mut served, mut refused) = (0, 0);
     for _tick in 0..30 {
         let mut flood = tokio::task::JoinSet::new();
@@ -440,13 +440,13 @@ async fn a_flood_of_one_caller_refuses_no_other() {
             flood.spawn(async move {
                 let mut counts = [0, 0];
                 for _ in 0..10 {
-                    counts[usize::from(flooding.get_token(super::asking(WORKSPACE)).await.is_err())] += 1;
+                    counts[usize::from(flooding.get_token(asking(WORKSPACE)).await.is_err())] += 1;
                 }
                 counts
             });
         }
         for other in &mut others {
-            other.get_token(super::asking(WORKSPACE)).await.unwrap();
+            other.get_token(asking(WORKSPACE)).await.unwrap();
         }
         while let Some(counts) = flood.join_next().await {
             let [good, bad] = counts.unwrap();
