@@ -84,8 +84,8 @@ impl Trust {
         })
     }
 
-    /// Made of the same as of now. `None` where that can't be: then this one lets nobody in, for its revocation lists or
-    /// all of its authorities have ended.
+    /// Made of the same as of now. `None` where that can't be: then this one lets nobody in, for a revocation list of
+    /// its own or all of its authorities have ended.
     pub(super) fn anew(&self, provider: &Arc<CryptoProvider>, now: SystemTime) -> Option<Self> {
         let MadeOf { authorities, revocations, counts: _ } = self.made_of.clone();
         Self::new(authorities, revocations, &self.domains, provider, now).ok()
