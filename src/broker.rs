@@ -148,14 +148,15 @@ impl Broker {
         self.revisions.subscribe()
     }
 
-    /// The token, if the caller may have it: when it asks, and still when there is a token and a record of it.
+    /// The token, if the caller may have it: when it asks, and still when there is a token and a record of it. That it
+    /// is still who it was is judged then too, for an exchange takes a while.
     pub async fn authorise_then_get(&self, asker: &Asker, ask: &Ask) -> Result<Served, Error> {
         let _permit = self.admit(asker, Action::Get)?;
         let edition = self.authorise(asker, Action::Get, &ask.workspace)?;
         let call = self.call(asker.caller(), ask.deadline);
         let served = self.engine.get(&ask.workspace, ask.min_validity, call).await?;
         self.record(asker, &served, Face::Get).await?;
-        self.authorise_again(edition, asker, Action::Get, &ask.workspace)?;
+        self.judge_again(edition, asker, Action::Get, &ask.workspace)?;
         Ok(served)
     }
 
@@ -166,7 +167,7 @@ impl Broker {
         let call = self.call(asker.caller(), report.deadline);
         let served = self.engine.report(&report.workspace, report.rejected, call).await?;
         self.record(asker, &served, Face::Report).await?;
-        self.authorise_again(edition, asker, Action::Report, &report.workspace)?;
+        self.judge_again(edition, asker, Action::Report, &report.workspace)?;
         Ok(served)
     }
 
@@ -239,16 +240,16 @@ impl Broker {
         }
     }
 
-    /// Meanwhile the caller may have come to be believed no more, or another policy into force, and with it another
-    /// tenant behind the name.
-    fn authorise_again(
+    /// Meanwhile what the caller showed may have ended or been revoked; or another policy may have come into force, and
+    /// with it another tenant behind the name.
+    fn judge_again(
         &self,
         edition: Edition,
         asker: &Asker,
         action: Action,
         workspace: &WorkspaceName,
     ) -> Result<(), Error> {
-        if !asker.proven.is_believed(self.engine.clock().now().wall) {
+        if !presence::is_believed(&asker.proven, self.engine.clock()) {
             self.denied(asker, action, Some(workspace), Reason::CallerUnauthenticated);
             return Err(Error::new(Reason::CallerUnauthenticated));
         }

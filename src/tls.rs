@@ -41,7 +41,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -209,6 +209,18 @@ impl Server {
         trusted.replace(trust);
         self.judge_again();
         true
+    }
+
+    /// Trusts what was read before as it counts now, and judges all by that: also who comes from now on, since whom the
+    /// configuration in force lets in is judged by what is trusted too.
+    fn without_what_ended(&self, now: SystemTime) {
+        let Some(trusted) = &self.shared.trusted else { return };
+        let before = trusted.trust();
+        let trust = before.anew(self.shared.maker.provider(), now);
+        if let Some(trust) = trust.filter(|trust| !trust.is_same_as(&before)) {
+            trusted.replace(Arc::new(trust));
+        }
+        self.judge_again();
     }
 
     fn judge_again(&self) {

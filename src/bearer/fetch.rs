@@ -167,6 +167,10 @@ async fn authorization(file: &Path) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 async fn read(file: &Path) -> Option<Zeroizing<Vec<u8>>> {
+    // Before it is opened: to open a pipe would wait for its other end.
+    if !tokio::fs::metadata(file).await.ok()?.is_file() {
+        return None;
+    }
     // As large as it may become: one that grew would leave copies behind.
     let mut content = Zeroizing::new(Vec::with_capacity(LARGEST_FILE + 1));
     let limit = u64::try_from(LARGEST_FILE).ok()? + 1;

@@ -6,13 +6,14 @@
 
 use super::Refusal;
 use super::claims::Rule;
-use super::fetch::Source;
+use super::fetch::{Failure, Source};
 use super::keys::{Algorithm, Key, KeySet, Unfit};
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::pace::{Answer, EARLY_GAP, Early, pause};
 use super::token::Token;
 use crate::clock::Clock;
+use crate::http::Cause;
 use crate::revision::Revisions;
 use crate::supervisor::{Supervisor, at};
 use arc_swap::ArcSwapOption;
@@ -27,6 +28,9 @@ const MOST_WAITING: usize = 256;
 
 /// How long one waits at most. Its own deadline may come first.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a look may take at most; the configuration allows a minute.
+const LONGEST_LOOK: Duration = Duration::from_secs(70);
 
 /// What is said to whoever comes before there are keys.
 const SOON: Duration = Duration::from_secs(1);
@@ -43,11 +47,15 @@ pub(super) struct Issuer {
     wanted: Notify,
     waiting: Semaphore,
     closed: CancellationToken,
+    /// Nobody keeps the keys any more.
+    left: CancellationToken,
 }
 
 #[derive(Debug, Default)]
 struct State {
     early: Early,
+    /// When the look began that brought the keys, be it by the keeper before.
+    looked: Option<Instant>,
     /// It is no longer configured in this way: nothing may be published any more.
     closed: bool,
 }
@@ -69,22 +77,26 @@ pub(super) struct Keeper {
 // === impl Issuer ===
 
 impl Issuer {
-    pub(super) fn new(rule: Rule, algorithms: Vec<Algorithm>, keys: Option<KeySet>) -> Self {
+    /// `keys`: with the moment in which they were looked at.
+    pub(super) fn new(rule: Rule, algorithms: Vec<Algorithm>, keys: Option<(KeySet, Instant)>) -> Self {
+        let (keys, looked) = keys.unzip();
         Self {
             rule,
             algorithms,
             keys: ArcSwapOption::from_pointee(keys),
-            state: Mutex::default(),
+            state: Mutex::new(State { looked, ..State::default() }),
             looks: watch::Sender::new((0, false)),
             wanted: Notify::new(),
             waiting: Semaphore::new(MOST_WAITING),
             closed: CancellationToken::new(),
+            left: CancellationToken::new(),
         }
     }
 
-    /// Copies of the keys, which have verified nothing.
-    pub(super) fn copied_keys(&self) -> Option<KeySet> {
-        self.keys.load().as_ref().map(|keys| keys.anew())
+    /// Copies of the keys, which have verified nothing, and are no fresher than these.
+    pub(super) fn copied_keys(&self) -> Option<(KeySet, Instant)> {
+        let state = self.state();
+        self.keys.load().as_ref().map(|keys| keys.anew()).zip(state.looked)
     }
 
     /// What it verified counts no more, and it verifies nothing more.
@@ -134,8 +146,12 @@ impl Issuer {
         let Ok(_place) = self.waiting.try_acquire() else {
             return Err(Refusal::Unavailable { retry_after: SOON });
         };
-        let over = timeout(PATIENCE, looks.wait_for(|(ended, _)| *ended >= look)).await;
-        let brought = matches!(over, Ok(Ok(ended)) if ended.1);
+        let over = timeout(PATIENCE, looks.wait_for(|(ended, _)| *ended >= look));
+        let brought = tokio::select! {
+            over = over => matches!(over, Ok(Ok(ended)) if ended.1),
+            // At the drain, or because the issuer is configured in another way: there will be no look.
+            () = self.left.cancelled() => false,
+        };
         if brought { Ok(()) } else { Err(Refusal::Unavailable { retry_after: EARLY_GAP }) }
     }
 
@@ -159,8 +175,9 @@ impl Unfit {
 impl Keeper {
     /// Until the issuer is closed or the drain begins: streams are told of keys that go until then.
     pub(super) async fn run(self, supervisor: Supervisor) {
+        let _left = self.issuer.left.clone().drop_guard();
         let mut failures: u32 = 0;
-        let mut good_until = self.issuer.keys.load().is_some().then(|| self.expiry());
+        let mut good_until = self.good_until();
         loop {
             let looked = tokio::select! {
                 () = supervisor.draining() => return,
@@ -168,7 +185,7 @@ impl Keeper {
                 looked = self.look() => looked,
             };
             if looked {
-                (failures, good_until) = (0, Some(self.expiry()));
+                (failures, good_until) = (0, self.good_until());
             } else {
                 failures = failures.saturating_add(1);
             }
@@ -187,20 +204,24 @@ impl Keeper {
         }
     }
 
-    fn expiry(&self) -> Instant {
-        self.clock.now().mono + self.keys_outlive
+    /// Until when the keys that there are count without another look.
+    fn good_until(&self) -> Option<Instant> {
+        let looked = self.issuer.state().looked;
+        looked.filter(|_| self.issuer.keys.load().is_some()).map(|looked| looked + self.keys_outlive)
     }
 
     /// One look at the issuer's keys; whether it brought some.
     async fn look(&self) -> bool {
         let Self { issuer, metrics, .. } = self;
         let name: &str = &issuer.rule.name;
+        let begun = self.clock.now().mono;
         issuer.state().early.begin();
-        let fetched = self.source.fetch().await;
-        let brought = match fetched {
+        // A source has limits of its own; one that hangs all the same must not keep keys in force.
+        let fetched = timeout(LONGEST_LOOK, self.source.fetch()).await;
+        let brought = match fetched.unwrap_or(Err(Failure::NoAnswer(Cause::Timeout))) {
             Ok(keys) => {
                 metrics.fetched(name, "ok");
-                self.publish(keys);
+                self.publish(keys, begun);
                 true
             }
             Err(failure) => {
@@ -215,12 +236,13 @@ impl Keeper {
         brought
     }
 
-    fn publish(&self, keys: KeySet) {
+    fn publish(&self, keys: KeySet, looked: Instant) {
         let Self { issuer, metrics, revisions, clock, memory, .. } = self;
-        let state = issuer.state();
+        let mut state = issuer.state();
         if state.closed {
             return;
         }
+        state.looked = Some(looked);
         let old = issuer.keys.load_full();
         let next = Arc::new(match &old {
             Some(old) => keys.continuing(old),

@@ -145,7 +145,7 @@ impl Listener {
         let mode = section.read("unix_mode", mode);
         let tls = tls(section);
         let trust_domains = list(section, "trust_domains", "the names of trust domains", TrustDomain::parse);
-        let proxies = list(section, "proxies", "patterns of callers", CallerPattern::parse);
+        let proxies = list(section, "proxies", "patterns of callers", proxy);
         let issuers = list(section, "issuers", "names of [[issuers]]", issuer);
         let plaintext = section.read(PLAINTEXT, boolean()).unwrap_or(false);
         let (kind, address) = (kind?, address?);
@@ -205,6 +205,15 @@ fn issuer(text: &str) -> Result<String, &'static str> {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     let fits = (1..=64).contains(&text.len()) && text.bytes().all(allowed);
     if fits { Ok(text.to_owned()) } else { Err("expected the name of one of [[issuers]]") }
+}
+
+/// Who fits may say that he is anybody.
+fn proxy(text: &str) -> Result<CallerPattern, String> {
+    let pattern = CallerPattern::parse(text).map_err(|invalid| invalid.to_string())?;
+    if pattern.is_anybody() {
+        return Err("would let whoever can connect say that he is somebody else; name the Envoys".to_owned());
+    }
+    Ok(pattern)
 }
 
 fn address(text: &str) -> Result<ListenAddress, String> {

@@ -39,15 +39,16 @@ pub enum Unbelievable {
 pub fn caller(header: &[u8], trust_domains: &[TrustDomain]) -> Result<Caller, Unbelievable> {
     let (mut uris, mut names) = (Vec::new(), Vec::new());
     for (key, value) in pairs(header)? {
-        // Envoy writes `URI=` where the certificate has none.
-        if value.is_empty() {
-            continue;
-        }
         if key.eq_ignore_ascii_case("uri") {
             uris.push(value);
         } else if key.eq_ignore_ascii_case("dns") {
             names.push(value);
         }
+    }
+    // Envoy writes `URI=` where the certificate has none. It does not escape names: beside that a second URI comes from
+    // within another name.
+    if uris == [""] {
+        uris.clear();
     }
     match (uris.as_slice(), names.as_slice()) {
         ([uri], _) => {

@@ -84,6 +84,11 @@ impl CallerPattern {
         self.0.as_str()
     }
 
+    /// Whether it fits whomever somebody else vouches for, and says nothing of who that is.
+    pub fn is_anybody(&self) -> bool {
+        self.width() != Width::Some
+    }
+
     /// Whether it fits whomever a means of authentication, a trust domain or an issuer vouches for.
     pub(super) fn width(&self) -> Width {
         let text = self.as_str();

@@ -56,8 +56,10 @@ impl Follower {
         let mut read = server.shared.read.lock().unwrap_or_else(PoisonError::into_inner);
         let files = std::mem::replace(&mut *read, empty);
         drop(read);
-        let last_look = server.shared.clock.now().wall;
-        Self { server, files, pending: None, warned: Default::default(), last_look, last_load: last_look }
+        let last_load = server.shared.clock.now().wall;
+        // What ended or began while the start went on counts too.
+        let last_look = server.shared.trusted.as_ref().map_or(last_load, |trusted| trusted.trust().made);
+        Self { server, files, pending: None, warned: Default::default(), last_look, last_load }
     }
 
     fn look(&mut self) {
@@ -74,8 +76,8 @@ impl Follower {
             None => {}
         }
         if ended {
-            // Also where nothing can be put in the place of what ended.
-            self.server.judge_again();
+            // Also where the files can't be used as they are now.
+            self.server.without_what_ended(now);
         }
         self.server.tell();
         self.warn(now);

@@ -66,6 +66,11 @@ impl Maker {
         Self { files, trust_domains, clock, provider: Arc::new(aws_lc_rs::default_provider()) }
     }
 
+    /// What cryptography is done with.
+    pub(super) fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
     /// Reads everything, and keeps what is trusted as it is where the files hold the same as before. Blocks.
     pub(super) fn make(&self, seen: &mut files::Files, before: Option<&Arc<Trust>>) -> Result<Material, Error> {
         let now = self.clock.now().wall;

@@ -27,10 +27,12 @@ pub(super) struct Trust {
     pub(super) first_revocations: Option<Period>,
     /// When something of it begins or ends.
     moments: Vec<SystemTime>,
+    /// When it was made.
+    pub(super) made: SystemTime,
 }
 
 /// What was read.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MadeOf {
     authorities: Vec<CertificateDer<'static>>,
     /// Which of them are valid.
@@ -77,8 +79,16 @@ impl Trust {
                 .ok_or(Unusable::Authorities(NONE_VALID))?,
             first_revocations: periods.revocations.iter().min_by_key(|period| period.until).copied(),
             moments: periods.moments(),
+            made: now,
             made_of,
         })
+    }
+
+    /// Made of the same as of now. `None` where that can't be: then this one lets nobody in, for a revocation list of
+    /// its own or all of its authorities have ended.
+    pub(super) fn anew(&self, provider: &Arc<CryptoProvider>, now: SystemTime) -> Option<Self> {
+        let MadeOf { authorities, revocations, counts: _ } = self.made_of.clone();
+        Self::new(authorities, revocations, &self.domains, provider, now).ok()
     }
 
     /// Whether both judge alike.

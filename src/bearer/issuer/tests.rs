@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::BoxFuture;
 use std::collections::VecDeque;
 
-/// Gives the next of these each time, and the last one for ever; `None` is a failure.
+/// Gives the next of these each time, and the last one for ever; `None` is a failure, and `hangs` never comes.
 #[derive(Debug, Clone)]
 struct Script(Arc<Mutex<Steps>>);
 
@@ -31,6 +31,9 @@ impl Source for Script {
         script.looks.push(Instant::now());
         let last = script.next.len() == 1;
         let step = if last { script.next.front().copied() } else { script.next.pop_front() };
+        if step == Some(Some("hangs")) {
+            return Box::pin(std::future::pending());
+        }
         let keys = step.flatten().map(keys).ok_or(Failure::Status(503));
         Box::pin(async { keys })
     }
@@ -51,13 +54,17 @@ struct Stand {
     issuer: Arc<Issuer>,
     script: Script,
     revisions: watch::Receiver<u64>,
-    _supervisor: Supervisor,
+    supervisor: Supervisor,
 }
 
 impl Stand {
     fn new(steps: &[Option<&'static str>]) -> Self {
+        Self::with(None, steps)
+    }
+
+    fn with(keys: Option<(KeySet, Instant)>, steps: &[Option<&'static str>]) -> Self {
         let rule = Rule { name: Arc::from("idp"), issuer: "https://idp".to_owned(), audiences: Vec::new() };
-        let issuer = Arc::new(Issuer::new(rule, vec![Algorithm::EdDsa], None));
+        let issuer = Arc::new(Issuer::new(rule, vec![Algorithm::EdDsa], keys));
         let (script, revisions) = (Script::new(steps), Revisions::default());
         let heard = revisions.subscribe();
         let supervisor = Supervisor::new();
@@ -72,7 +79,7 @@ impl Stand {
             memory: Arc::new(Memory::new(16)),
         };
         supervisor.spawn("keeper", keeper.run(supervisor.clone()));
-        Self { issuer, script, revisions: heard, _supervisor: supervisor }
+        Self { issuer, script, revisions: heard, supervisor }
     }
 
     async fn key(&self, kid: &str) -> Result<Arc<Key>, Refusal> {
@@ -154,4 +161,47 @@ async fn a_closed_issuer_publishes_nothing_more() {
     pass(1_000).await;
     assert!(stand.key("bb").await.is_err());
     assert_eq!(stand.script.looks().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_hangs_does_not_keep_keys_in_force() {
+    let stand = Stand::new(&[Some("a"), Some("hangs")]);
+    pass(1).await;
+    let key = stand.key("a").await.unwrap();
+    pass(3_500).await;
+    assert!(key.is_trusted(), "good keys stay");
+    pass(200).await;
+    assert!(!key.is_trusted(), "for an hour and one look, and no longer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_configuration_makes_old_keys_no_fresher() {
+    let first = Stand::new(&[Some("a"), None]);
+    pass(3_000).await;
+    let second = Stand::with(first.issuer.copied_keys(), &[None]);
+    let key = second.key("a").await.unwrap();
+    pass(500).await;
+    assert!(key.is_trusted());
+    pass(200).await;
+    assert!(!key.is_trusted(), "they were looked at more than an hour ago");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_look_that_will_not_be() {
+    for drained in [true, false] {
+        let stand = Stand::new(&[Some("a"), Some("hangs")]);
+        pass(1).await;
+        let begun = Instant::now();
+        let end = async {
+            pass(1).await;
+            if drained {
+                stand.supervisor.shutdown(Duration::from_secs(5)).await;
+            } else {
+                stand.issuer.close();
+            }
+        };
+        let (answer, ()) = tokio::join!(stand.key("bb"), end);
+        assert!(matches!(answer, Err(Refusal::Unavailable { .. })));
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
+    }
 }

@@ -73,7 +73,7 @@ fn what_makes_no_sense_is_refused() {
     let unix = "address = \"unix:/run/b.sock\"";
     let flag = "plaintext_lets_the_network_read_tokens = true";
     let proxies = "proxies = [\"unix:1\"]";
-    let rows: [(&[&str], &str, &str); 31] = [
+    let rows: [(&[&str], &str, &str); 35] = [
         (&[tcp, "callers = \"loopback\""], "address", "must be a loopback address"),
         (&[unix, "callers = \"loopback\""], "address", "must be a TCP address"),
         (&[local, "callers = \"loopback\"", TLS], "tls", "means nothing"),
@@ -99,6 +99,10 @@ fn what_makes_no_sense_is_refused() {
         (&[tcp, "callers = \"forwarded_certificate\"", MUTUAL], "proxies", "is missing"),
         (&[tcp, "callers = \"forwarded_certificate\"", MUTUAL, "proxies = []"], "proxies", "must not be empty"),
         (&[tcp, "callers = \"forwarded_certificate\"", MUTUAL, "proxies = [\"x\"]"], "proxies[0]", ""),
+        (&[tcp, "callers = \"forwarded_certificate\"", MUTUAL, "proxies = [\"**\"]"], "proxies[0]", "name the Envoys"),
+        (&[tcp, "callers = \"forwarded_certificate\"", MUTUAL, "proxies = [\"spiffe://a/**\"]"], "proxies[0]", "name"),
+        (&[tcp, "callers = \"forwarded_certificate\"", MUTUAL, "proxies = [\"dns:**\"]"], "proxies[0]", "name"),
+        (&[unix, "callers = \"forwarded_certificate\"", "proxies = [\"unix:*\"]"], "proxies[0]", "name"),
         (&[tcp, "callers = \"forwarded_certificate\"", proxies], "tls", "is missing"),
         (&[tcp, "callers = \"bearer\""], "address", "must be a loopback address without tls"),
         (&[tcp, "callers = \"bearer\"", TLS, flag], "plaintext_lets_the_network_read_tokens", "means nothing"),

@@ -303,6 +303,24 @@ async fn a_call_that_is_called_off_gives_its_place_back() {
     timeout(HUNG, gone).await.expect("the place did not come back");
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_is_not_believed_any_more_when_the_token_is_there_does_not_get_it() {
+    let soon = Duration::from_millis(1);
+    for revoked in [true, false] {
+        let world = World::new().await;
+        let ends = (!revoked).then(|| world.app.clock.now().wall + soon);
+        let proof = Arc::new(Proof { ends, ..Proof::default() });
+        let mut client = world.client(&caller(), &proof).await;
+        let meanwhile = async {
+            tokio::time::sleep(soon).await;
+            assert_eq!(world.app.provider.calls(), 1, "it waits for the upstream");
+            proof.revoked.store(revoked, Ordering::SeqCst);
+        };
+        let (answer, ()) = tokio::join!(client.get_token(super::asking(WORKSPACE)), meanwhile);
+        assert_eq!(told(&answer.unwrap_err()), unauthenticated());
+    }
+}
+
 /// A policy that leaves this caller only these Workspaces.
 fn put_in_force(world: &World, workspaces: &[&str]) {
     world.broker.put_in_force(&Arc::new(policy_for("unix:7", workspaces)));

@@ -87,6 +87,29 @@ async fn an_authority_that_ends_in_force_counts_no_more() {
 }
 
 #[tokio::test]
+async fn an_authority_counts_no_more_though_the_files_can_not_be_used_when_it_ends() {
+    let world = World::at(Clock::simulated());
+    let short = world.pki.root_like("short", &Spec { end: ON_THE_20TH, ..Spec::default() });
+    let good = world.callers.caller("good", URI);
+    let longer = short.issue("longer", &Spec { extensions: &client(URI), ..Spec::default() });
+    world.trust(&[&world.callers, &short]);
+    let supervisor = Supervisor::new();
+    let server = world.followed(&supervisor);
+    let of_short = world.shake(&server, &longer).await.unwrap().evidence;
+    let of_good = world.shake(&server, &good).await.unwrap().evidence;
+    let mut moved = world.revisions.subscribe();
+    fs::write(world.live("tls.key"), "none").unwrap();
+    until(&world, &server, &good, "the refusal", || server.certificate().refused.is_some()).await;
+
+    world.clock.step_wall_ms(6 * DAY_MS);
+    timeout(PATIENCE, moved.changed()).await.unwrap().unwrap();
+    assert!(!of_short.holds(world.now()) && of_good.holds(world.now()));
+    assert!(world.shake(&server, &longer).await.is_err());
+    assert!(world.shake(&server, &good).await.is_ok());
+    assert_eq!(server.certificate().refused.unwrap().key, "key_file");
+}
+
+#[tokio::test]
 async fn where_the_only_authority_ends_nobody_is_let_in() {
     let world = World::at(Clock::simulated());
     let short = world.pki.root_like("short", &Spec { end: ON_THE_20TH, ..Spec::default() });
