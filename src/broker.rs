@@ -239,7 +239,8 @@ impl Broker {
         }
     }
 
-    /// Meanwhile another policy may have come into force, and with it another tenant behind the name.
+    /// Meanwhile the caller's certificate or token may have ended or been revoked; and another policy may have come into
+    /// force, and with it another tenant behind the name.
     fn authorise_again(
         &self,
         edition: Edition,
@@ -247,6 +248,10 @@ impl Broker {
         action: Action,
         workspace: &WorkspaceName,
     ) -> Result<(), Error> {
+        if !asker.proven.holds(self.engine.clock().now().wall) {
+            self.denied(asker, action, Some(workspace), Reason::CallerUnauthenticated);
+            return Err(Error::new(Reason::CallerUnauthenticated));
+        }
         if self.policy.load().edition == edition {
             return Ok(());
         }

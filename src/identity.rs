@@ -72,6 +72,11 @@ impl Authenticated {
         Self { caller: Caller::unix(uid), evidence: Arc::new(Channel) }
     }
 
+    /// Whether it is still believed.
+    pub fn holds(&self, now: SystemTime) -> bool {
+        self.evidence.ends().is_none_or(|ends| now < ends) && self.evidence.holds(now)
+    }
+
     /// Whoever reaches a plaintext listener on loopback: one caller, since nothing tells them apart.
     pub fn loopback() -> Self {
         Self { caller: Caller::loopback(), evidence: Arc::new(Channel) }

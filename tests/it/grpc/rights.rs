@@ -193,6 +193,25 @@ async fn nothing_is_told_to_who_is_not_believed_any_more_though_nobody_said_that
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_not_believed_any_more_gets_no_token_that_it_waited_for() {
+    let world = World::new().await;
+    let (proof, other) = (Arc::new(Proof::default()), Arc::new(Proof::default()));
+    let mut client = world.client(&caller(), &proof).await;
+    let mut of_other = world.client(&caller(), &other).await;
+    world.app.provider.hangs();
+    let both = async {
+        tokio::join!(client.get_token(super::asking(WORKSPACE)), of_other.get_token(super::asking(WORKSPACE)))
+    };
+    let mut both = std::pin::pin!(both);
+    assert!(timeout(SECOND, &mut both).await.is_err(), "there is none yet");
+    proof.revoked.store(true, Ordering::SeqCst);
+    world.app.provider.goes_on();
+    let (revoked, other) = both.await;
+    assert_eq!(revoked.unwrap_err().code(), Code::Unauthenticated);
+    other.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn streams_end_with_the_evidence() {
     let world = World::new().await;
     let ends = world.app.clock.now().wall + Duration::from_millis(90_500);
