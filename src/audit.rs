@@ -255,7 +255,14 @@ impl Inner {
         }
         match begun {
             Begun::Repeat => Ok(()),
-            Begun::Shared(pair) => self.wait_for(&pair, release).await,
+            Begun::Shared(pair) => {
+                let outcome = self.wait_for(&pair, release).await;
+                if pair.standing() == Standing::Written {
+                    // The record tells of one token that left, and this is another.
+                    pair.repeat();
+                }
+                outcome
+            }
             Begun::First(pair) => {
                 let progress: Vec<u64> = self.sinks.iter().map(|sink| sink.progress()).collect();
                 if self.push(&release.record(), Some(&pair)) {

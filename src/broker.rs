@@ -249,7 +249,7 @@ impl Broker {
         action: Action,
         workspace: &WorkspaceName,
     ) -> Result<(), Error> {
-        if !presence::is_believed(&asker.proven, self.engine.clock()) {
+        if !asker.proven.is_believed(self.engine.clock().now().wall) {
             self.denied(asker, action, Some(workspace), Reason::CallerUnauthenticated);
             return Err(Error::new(Reason::CallerUnauthenticated));
         }

@@ -185,11 +185,15 @@ impl Reloader {
             tracing::warn!(key, "the new value of this setting takes effect only after a restart");
         }
         self.history.accepted(self.clock.now().wall, changes.restart.clone());
-        self.audit.event(&Record::ConfigurationAccepted { generation: before.generation + 1 });
+        let generation = before.generation + 1;
+        self.audit.event(&Record::ConfigurationAccepted { generation });
+        if changes.grants {
+            self.audit.event(&Record::PolicyChanged { generation });
+        }
         let count =
             |wanted: fn(&WorkspaceChange) -> bool| changes.workspaces.values().filter(|change| wanted(change)).count();
         tracing::info!(
-            generation = before.generation + 1,
+            generation,
             workspaces.added = count(|change| *change == WorkspaceChange::Added),
             workspaces.removed = changes.removed(),
             workspaces.rebound = count(|change| *change == WorkspaceChange::Rebound),

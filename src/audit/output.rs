@@ -4,8 +4,8 @@ use std::fmt;
 use std::fs::{File, Metadata, OpenOptions, metadata};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 /// What a sink writes to.
 pub trait Output: fmt::Debug + Send {
@@ -34,6 +34,10 @@ pub(super) struct Appended {
     path: PathBuf,
     file: File,
     identity: Identity,
+    /// Somebody who was killed while it wrote left a part of a line at the end: what comes begins a new one.
+    is_cut_off: bool,
+    /// Its name may be gone after a loss of power although its lines are not.
+    is_name_unsafe: bool,
 }
 
 /// What tells files apart, whatever their names.
@@ -46,9 +50,23 @@ struct Identity {
 impl Appended {
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-        let identity = Identity::of(&file.metadata()?);
-        Ok(Self { path, file, identity })
+        let metadata = file.metadata()?;
+        let (identity, is_cut_off) = (Identity::of(&metadata), is_cut_off(&path, &metadata));
+        Ok(Self { path, file, identity, is_cut_off, is_name_unsafe: true })
     }
+
+    fn sync_name(&self) -> io::Result<()> {
+        let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+/// Whether there is a last line that does not end. What can't be read is taken for whole.
+fn is_cut_off(path: &Path, metadata: &Metadata) -> bool {
+    let Some(last) = metadata.len().checked_sub(1).filter(|_| metadata.is_file()) else { return false };
+    let mut byte = [0];
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut byte, last));
+    read.is_ok() && byte != *b"\n"
 }
 
 impl Identity {
@@ -59,11 +77,20 @@ impl Identity {
 
 impl Output for Appended {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_cut_off {
+            self.file.write_all(b"\n")?;
+            self.is_cut_off = false;
+        }
         self.file.write(bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync_data()?;
+        if self.is_name_unsafe {
+            self.sync_name()?;
+            self.is_name_unsafe = false;
+        }
+        Ok(())
     }
 
     fn follow(&mut self, anew: bool) -> io::Result<Followed> {
@@ -74,7 +101,10 @@ impl Output for Appended {
         };
         let before = self.identity;
         if anew || there != Some(before) {
-            *self = Self::open(self.path.clone())?;
+            let opened = Self::open(self.path.clone())?;
+            // What this very process cut off, it completes itself.
+            let is_cut_off = if opened.identity == before { self.is_cut_off } else { opened.is_cut_off };
+            *self = Self { is_cut_off, ..opened };
         }
         Ok(if self.identity == before { Followed::Same } else { Followed::Another })
     }
@@ -121,6 +151,22 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_line_that_a_killed_process_left_unfinished_spoils_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        fs::write(&path, "one\ntw").unwrap();
+        let mut file = Appended::open(path.clone()).unwrap();
+        assert_eq!(file.follow(true).unwrap(), Followed::Same);
+        file.write(b"thr").unwrap();
+        assert_eq!(file.follow(true).unwrap(), Followed::Same);
+        file.write(b"ee\n").unwrap();
+        file.sync().unwrap();
+        drop(file);
+        Appended::open(path.clone()).unwrap().write(b"four\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntw\nthree\nfour\n");
+    }
 
     #[test]
     fn a_file_is_private_and_followed_by_its_path() {

@@ -342,22 +342,34 @@ impl Writer {
         let buffer = std::mem::take(&mut self.buffer);
         let (mut written, mut outcome) = self.write_bytes(&buffer);
         self.buffer = buffer;
-        if outcome.is_ok() && self.sync().is_err() {
-            // Written, but who knows whether for good: all of it once more.
-            (written, outcome) = (0, Err(Failed));
+        // Also what came before a failure: whoever waits for it is told that it is there for good.
+        let is_safe = written == 0 || self.sync().is_ok();
+        if !is_safe {
+            if outcome.is_ok() {
+                // Written, but who knows whether for good: all of it once more.
+                written = 0;
+            }
+            outcome = Err(Failed);
         }
         self.sink.counted.seconds.observe(begun.elapsed().as_secs_f64());
         let whole = ends.partition_point(|end| *end <= written);
         self.seq += u64::try_from(whole).unwrap_or_default();
         let mut lines = lines.into_iter();
-        lines.by_ref().take(whole).for_each(|line| line.written());
+        let done: Vec<Line> = lines.by_ref().take(whole).collect();
         let start = whole.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or_default();
         let cut = self.buffer.get(start..ends.get(whole).copied().unwrap_or(start)).filter(|_| written > start);
         if let Some(bytes) = cut {
             self.seq += 1;
             self.torn = Some(Torn { bytes: bytes.to_vec(), written: written - start, line: lines.next() });
         }
-        self.sink.lock().give_back(lines);
+        let mut state = self.sink.lock();
+        state.give_back(lines);
+        if is_safe {
+            done.iter().for_each(Line::written);
+        } else {
+            state.give_back(done.into_iter());
+        }
+        drop(state);
         self.sink.progress.fetch_add(1, Ordering::AcqRel);
         outcome
     }

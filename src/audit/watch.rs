@@ -110,18 +110,26 @@ impl<'a> Watcher<'a> {
                     WhenUnavailable::Allow => tracing::error!("no audit sink works; tokens leave without a record"),
                 }
             }
-            (true, true) => {
+            (true, _) => {
                 self.alarmed = false;
-                let count = self.inner.unrecorded.swap(0, Ordering::Relaxed);
-                if count > 0 {
-                    self.inner.event(&Record::Unrecorded { count });
-                }
+                self.tell_unrecorded();
             }
-            (true, false) | (false, true) => {}
+            (false, true) => {}
         }
         let hold = !any_up && policy == WhenUnavailable::Deny;
         if hold != self.held.is_some() {
             self.held = hold.then(|| self.readiness.latch(LATCH));
+        }
+    }
+
+    /// Also without an outage: a record that was too slow is given up, and its token may have left.
+    fn tell_unrecorded(&self) {
+        if !self.inner.has_room() {
+            return;
+        }
+        let count = self.inner.unrecorded.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            self.inner.event(&Record::Unrecorded { count });
         }
     }
 
@@ -169,8 +177,12 @@ impl Watched {
 }
 
 impl Inner {
+    fn has_room(&self) -> bool {
+        self.sinks.iter().any(|sink| sink.has_room())
+    }
+
     fn flush_denials(&self) {
-        if !self.sinks.iter().any(|sink| sink.has_room()) {
+        if !self.has_room() {
             return;
         }
         let denials = std::mem::take(&mut *self.denials.lock().unwrap_or_else(PoisonError::into_inner));
@@ -186,7 +198,7 @@ impl Inner {
     fn flush_repeats(&self, from: usize) -> Option<usize> {
         let mut left = MOST_REPEATS;
         for shard in from..SHARDS {
-            if left == 0 || !self.sinks.iter().any(|sink| sink.has_room()) {
+            if left == 0 || !self.has_room() {
                 return Some(shard);
             }
             let now = self.clock.now();

@@ -67,7 +67,7 @@ impl Presence {
 
     /// Whether that is still believed.
     pub fn check(&self) -> Result<(), Error> {
-        let believed = is_believed(&self.proven, &self.clock);
+        let believed = self.proven.is_believed(self.clock.now().wall);
         believed.then_some(()).ok_or_else(|| Error::new(Reason::CallerUnauthenticated))
     }
 
@@ -94,11 +94,4 @@ impl Presence {
         let left = self.proven.evidence.ends()?.duration_since(now.wall).unwrap_or_default();
         now.mono.checked_add(left)
     }
-}
-
-/// Whether what was shown counts now.
-pub(super) fn is_believed(proven: &Authenticated, clock: &Clock) -> bool {
-    let (now, evidence) = (clock.now().wall, &proven.evidence);
-    let has_ended = evidence.ends().is_some_and(|ends| ends <= now);
-    !has_ended && evidence.holds(now)
 }

@@ -34,6 +34,10 @@ struct Script {
     written: Vec<u8>,
     /// How many bytes a write takes at most; 0: all.
     most: usize,
+    /// Full once it holds so many bytes; 0: never.
+    room: usize,
+    /// So many bytes outlast a loss of power.
+    synced: usize,
     calls: u64,
 }
 
@@ -76,12 +80,22 @@ impl Output for Scripted {
         if script.mood == Mood::Fails || script.mood == Mood::Flickers && script.calls.is_multiple_of(3) {
             return Err(io::Error::from_raw_os_error(28));
         }
+        let room = script.room.saturating_sub(script.written.len());
+        if script.room > 0 && room == 0 {
+            return Err(io::Error::from_raw_os_error(28));
+        }
+        let bytes = if script.room > 0 { &bytes[..room.min(bytes.len())] } else { bytes };
         let most = if script.most == 0 { bytes.len() } else { script.most.min(bytes.len()) };
         script.written.extend_from_slice(&bytes[..most]);
         Ok(most)
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        let mut script = self.0.0.lock().unwrap();
+        if script.room > 0 && script.written.len() >= script.room {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        script.synced = script.written.len();
         Ok(())
     }
 
@@ -189,7 +203,7 @@ async fn who_comes_at_once_shares_a_record_and_repeats_are_counted() {
     let lines = output.lines();
     assert_eq!(of_kind(&lines, "release").len(), 1);
     let repeats = of_kind(&lines, "repeats");
-    assert_eq!(repeats.iter().map(|line| line["count"].as_u64().unwrap()).collect::<Vec<_>>(), [7]);
+    assert_eq!(repeats.iter().map(|line| line["count"].as_u64().unwrap()).collect::<Vec<_>>(), [99 + 7]);
     assert_eq!(lines.last().unwrap()["kind"], "stop");
 }
 
@@ -235,6 +249,34 @@ async fn a_full_disk_lets_nothing_new_out_and_is_got_over() {
     let missing = of_kind(&lines, "sink_recovered")[0]["missing"].as_u64().unwrap();
     let (first, last) = (numbers[0], *numbers.last().unwrap());
     assert_eq!(last - first + 1, numbers.len() as u64 + missing, "a gap is what is missing: {numbers:?}");
+}
+
+/// The lines before the one that found no room are whole, and lost with the power all the same.
+#[tokio::test]
+async fn nothing_leaves_by_a_line_that_was_written_before_a_failure_and_not_synced() {
+    let (world, output) = World::scripted(Terms { fsync: true, timeout: Duration::from_secs(2), ..Terms::default() });
+    world.release(0).await.unwrap();
+    output.set(Mood::Hangs);
+    let many = futures_util::future::join_all((1..40).map(|n| world.release(n)));
+    let mut many = std::pin::pin!(many);
+    assert!(timeout(Duration::from_millis(50), &mut many).await.is_err());
+    {
+        let mut script = output.0.0.lock().unwrap();
+        script.room = script.written.len() + 5_000;
+    }
+    output.set(Mood::Works);
+    let outcomes = many.await;
+    {
+        let mut script = output.0.0.lock().unwrap();
+        assert_eq!(script.written.len(), script.room, "it is full");
+        let safe = lines(std::str::from_utf8(&script.written[..script.synced]).unwrap());
+        let released = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert!(released < of_kind(&safe, "release").len(), "{outcomes:?}");
+        script.room = 0;
+    }
+    world.recovered(1_000_000).await;
+    // None is cut.
+    output.lines();
 }
 
 #[tokio::test]
