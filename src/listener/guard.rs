@@ -1,11 +1,18 @@
-//! A stream that fails when its peer is silent at the start or stops reading: the two waits that hyper does not bound.
+//! A stream that fails when its peer is silent at the start or stops reading, the two waits that hyper does not bound;
+//! and that takes turns with all others, and pauses where it is told to, which hyper does not do either.
 
+use crate::limits::Line;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, sleep_until};
+
+/// How much is read of a connection before others have their turn: some ten or twenty small calls. hyper reads for as
+/// long as there is something, and starts a task for each call; without turns, whoever sends much at once is served
+/// before everybody who comes later.
+const TURN: usize = 1024;
 
 /// Wraps the stream of a connection.
 #[derive(Debug)]
@@ -13,6 +20,11 @@ pub(super) struct Guarded<T> {
     io: T,
     /// Until the first bytes have come.
     first: Option<FirstBytes>,
+    /// What was read filled the turn: it is over.
+    had_turn: bool,
+    line: Line,
+    /// Runs while the line is paused.
+    pause: Option<Pin<Box<Sleep>>>,
     write_stall: Duration,
     /// Runs while the peer takes no bytes.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -26,10 +38,23 @@ struct FirstBytes {
 
 impl<T> Guarded<T> {
     /// Reads fail unless so many bytes come first within this time, if that is asked for; writes fail once stalled for
-    /// `write_stall`.
-    pub(super) fn new(io: T, first: Option<(usize, Duration)>, write_stall: Duration) -> Self {
+    /// `write_stall`. While the line is paused, nothing is read.
+    pub(super) fn new(io: T, first: Option<(usize, Duration)>, line: Line, write_stall: Duration) -> Self {
         let first = first.map(|(missing, within)| FirstBytes { missing, deadline: Box::pin(sleep(within)) });
-        Self { io, first, write_stall, stalled: None }
+        Self { io, first, had_turn: false, line, pause: None, write_stall, stalled: None }
+    }
+
+    /// Waits while the line is paused, which it may be for longer when the wait is over.
+    fn paused(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(until) = self.line.paused() {
+            let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(until)));
+            if pause.deadline() != until {
+                pause.as_mut().reset(until);
+            }
+            ready!(pause.as_mut().poll(cx));
+        }
+        self.pause = None;
+        Poll::Ready(())
     }
 
     /// Passes the outcome of a write on, unless it has been pending for too long.
@@ -48,12 +73,21 @@ impl<T> Guarded<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        let outcome = Pin::new(&mut this.io).poll_read(cx, buf);
+        if std::mem::take(&mut this.had_turn) {
+            // At once again, but behind everybody who is ready by now.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        ready!(this.paused(cx));
+        let most = TURN.min(buf.remaining());
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        let outcome = Pin::new(&mut this.io).poll_read(cx, &mut part);
+        let read = part.filled().len();
+        buf.advance(read);
+        this.had_turn = read == TURN;
         let Some(first) = &mut this.first else {
             return outcome;
         };
-        let read = buf.filled().len() - before;
         first.missing = first.missing.saturating_sub(read);
         if first.missing == 0 {
             this.first = None;
@@ -113,7 +147,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bytes_that_dribble_do_not_move_the_deadline() {
         let (mut peer, io) = duplex(64);
-        let mut guarded = Guarded::new(io, Some((24, 3 * SECOND)), SECOND);
+        let mut guarded = Guarded::new(io, Some((24, 3 * SECOND)), Line::default(), SECOND);
         let begun = Instant::now();
         let dribble = async {
             loop {
@@ -136,7 +170,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_may_be_silent_once_it_has_spoken() {
         let (mut peer, io) = duplex(64);
-        let mut guarded = Guarded::new(io, Some((24, SECOND)), SECOND);
+        let mut guarded = Guarded::new(io, Some((24, SECOND)), Line::default(), SECOND);
         peer.write_all(&[b'P'; 24]).await.unwrap();
         guarded.read_exact(&mut [0; 24]).await.unwrap();
         sleep(100 * SECOND).await;
@@ -147,7 +181,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_slowly_is_kept_and_one_that_stops_is_cut() {
         let (mut peer, io) = duplex(64);
-        let mut guarded = Guarded::new(io, Some((24, SECOND)), 2 * SECOND);
+        let mut guarded = Guarded::new(io, Some((24, SECOND)), Line::default(), 2 * SECOND);
         let slow = async {
             for _ in 0..4 {
                 sleep(SECOND).await;
