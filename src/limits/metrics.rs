@@ -80,4 +80,9 @@ impl Metrics {
     pub(super) fn paused(&self) {
         self.paused.inc();
     }
+
+    #[cfg(test)]
+    pub(super) fn pauses(&self) -> u64 {
+        self.paused.get()
+    }
 }

@@ -139,6 +139,11 @@ fn timed_out(what: &'static str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Caller;
+    use crate::limits::{Limits as CallerLimits, Metrics, Pace, PerAction, Settings};
+    use crate::policy::Action;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
     use tokio::time::Instant;
 
@@ -194,5 +199,83 @@ mod tests {
         let outcome = guarded.write_all(b"x").await;
         assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(begun.elapsed(), 2 * SECOND);
+    }
+
+    /// A line whose caller was refused so often beyond what is let pass.
+    fn refused(times: u32) -> Line {
+        let pace = Pace { per_second: 1, burst: 1 };
+        let rates = PerAction { get: pace, watch: pace, report: pace, health: pace };
+        let limits = CallerLimits::new(&Settings { rates, ..Settings::default() }, Metrics::default());
+        let line = Line::default();
+        for _ in 0..=200 + times {
+            drop(limits.admit_from(&line, &Caller::unix(1), Action::Get));
+        }
+        line
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_read_while_the_line_is_paused_and_writes_go_on() {
+        let (mut peer, io) = duplex(64);
+        let line = refused(50);
+        let mut guarded = Guarded::new(io, None, line.clone(), SECOND);
+        peer.write_all(b"x").await.unwrap();
+        let begun = Instant::now();
+        guarded.write_all(b"y").await.unwrap();
+        assert_eq!((peer.read_u8().await.unwrap(), begun.elapsed()), (b'y', Duration::ZERO));
+        assert_eq!(guarded.read_u8().await.unwrap(), b'x');
+        assert_eq!(begun.elapsed(), SECOND / 2);
+        peer.write_all(b"z").await.unwrap();
+        assert_eq!((guarded.read_u8().await.unwrap(), begun.elapsed()), (b'z', SECOND / 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_grows_meanwhile_is_waited_for_to_its_end_and_a_second_caller_ends_it() {
+        let (mut peer, io) = duplex(64);
+        let line = refused(50);
+        let mut guarded = Guarded::new(io, None, line.clone(), SECOND);
+        peer.write_all(b"xy").await.unwrap();
+        let (one, other) = (Caller::unix(1), Caller::unix(2));
+        let limits =
+            CallerLimits::new(&Settings { max_in_flight_per_caller: 1, ..Settings::default() }, Metrics::default());
+        let _place = limits.admit(&one, Action::Get).unwrap();
+        let begun = Instant::now();
+        let more = async {
+            sleep(SECOND / 4).await;
+            (0..10).for_each(|_| drop(limits.admit_from(&line, &one, Action::Get)));
+        };
+        let (read, ()) = tokio::join!(guarded.read_u8(), more);
+        assert_eq!((read.unwrap(), begun.elapsed()), (b'x', SECOND * 6 / 10));
+        (0..10).for_each(|_| drop(limits.admit_from(&line, &one, Action::Get)));
+        line.carries(&one);
+        line.carries(&other);
+        assert_eq!((guarded.read_u8().await.unwrap(), begun.elapsed()), (b'y', SECOND * 6 / 10));
+    }
+
+    #[tokio::test]
+    async fn who_sends_much_at_once_is_read_in_turns() {
+        let (mut peer, io) = duplex(4 * TURN);
+        peer.write_all(&[b'x'; 2 * TURN + 1]).await.unwrap();
+        let mut guarded = Guarded::new(io, None, Line::default(), SECOND);
+        let mut buffer = [0; 4 * TURN];
+        let mut polls = Vec::new();
+        while polls.len() < 6 {
+            let mut buf = ReadBuf::new(&mut buffer);
+            let woken = CountWakes::default();
+            let poll =
+                Pin::new(&mut guarded).poll_read(&mut Context::from_waker(&Arc::new(woken.clone()).into()), &mut buf);
+            polls.push((poll.is_ready(), buf.filled().len(), woken.0.load(Ordering::SeqCst)));
+        }
+        // Nothing is there at the end, and nobody is woken for that.
+        let (turn, over, nothing) = ((true, TURN, 0), (false, 0, 1), (false, 0, 0));
+        assert_eq!(polls, [turn, over, turn, over, (true, 1, 0), nothing]);
+    }
+
+    #[derive(Clone, Default)]
+    struct CountWakes(Arc<AtomicUsize>);
+
+    impl std::task::Wake for CountWakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }

@@ -440,3 +440,29 @@ async fn a_flood_of_one_caller_refuses_no_other() {
     // The burst, five for each of the ticks, and what came due while tokens were waited for.
     assert!(served <= 200 + 30 * 5 + 100 && refused >= 2_500, "{served} {refused}");
 }
+
+/// Its calls are refused as fast as it sends them, up to the burst of refusals; from there on as its connection is read.
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_although_it_is_refused_is_slowed_and_no_other_is() {
+    let pace = Pace { per_second: 1, burst: 1 };
+    let rates = PerAction { get: pace, watch: pace, report: pace, health: pace };
+    let world = World::limited(&Settings { rates, ..Settings::default() }).await;
+    let proof = Arc::new(Proof::default());
+    let mut flooding = world.client(&Caller::unix(0), &proof).await;
+    flooding.get_token(super::asking(WORKSPACE)).await.unwrap();
+    let begun = Instant::now();
+    for number in 0..300 {
+        let refused = flooding.get_token(super::asking(WORKSPACE)).await;
+        assert!(refused.is_err() || begun.elapsed() > SECOND / 2, "{number}");
+    }
+    let took = begun.elapsed();
+    assert!(took > SECOND * 9 / 10 && took < SECOND * 11 / 10, "{took:?}");
+    let mut same = world.client(&Caller::unix(0), &proof).await;
+    let mut other = world.client(&Caller::unix(1), &proof).await;
+    let begun = Instant::now();
+    other.get_token(super::asking(WORKSPACE)).await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    // Another connection of the same caller has not been refused anything yet.
+    drop(same.get_token(super::asking(WORKSPACE)).await);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
