@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # One caller floods as fast as it can, ignoring every refusal; nineteen others ask a hundred times a second each. Prints
-# the others' failures and times, and fails unless there are no failures and the 99th percentile beside the flood is less
-# than twice the baseline, in the median of the rounds. A release build; ROUNDS (3) of three times SECONDS_PER_ROUND (10);
-# CONNECTIONS (10) of the flood, each with a hundred calls at once. PROGRAM: one that is built already.
+# the others' failures and times, and fails unless there are no failures and the 99th percentile beside the flood is
+# less than twice the baseline, in the median of the rounds. A release build; ROUNDS (3) of three times
+# SECONDS_PER_ROUND (10); CONNECTIONS (10) of the flood, each with a hundred calls at once. PROGRAM: one that is built
+# already.
 #
 # What is measured is the broker, not the machine that it shares with its callers: the broker has core 0 for itself; the
 # flood (at nice 19, since it stands for another machine) and the others have core 1. The baseline is taken beside the

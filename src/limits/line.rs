@@ -1,8 +1,8 @@
 //! A connection, as far as the limits know it: whose calls it carries, and until when nothing is read of it since its
 //! caller goes on asking although it is refused.
 //!
-//! Promises: a line that ever carried the calls of two callers is never paused, for that would hold up who is within its
-//! limits; no pause is longer than [`LONGEST`] from the last refusal; nothing waits here, so nothing takes memory.
+//! Promises: a line that ever carried the calls of two callers is never paused, for that would hold up who is within
+//! its limits; no pause is longer than [`LONGEST`] from the last refusal; nothing waits here, so nothing takes memory.
 
 use super::nanos;
 use super::rate::Rate;

@@ -441,7 +441,7 @@ async fn a_flood_of_one_caller_refuses_no_other() {
     assert!(served <= 200 + 30 * 5 + 100 && refused >= 2_500, "{served} {refused}");
 }
 
-/// Its calls are refused as fast as it sends them, up to the burst of refusals; from there on as its connection is read.
+/// Its calls are refused as fast as it sends them, up to the burst of refusals; then as its connection is read.
 #[tokio::test(start_paused = true)]
 async fn who_goes_on_although_it_is_refused_is_slowed_and_no_other_is() {
     let pace = Pace { per_second: 1, burst: 1 };
