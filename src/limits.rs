@@ -165,8 +165,8 @@ impl Limits {
         self.decide(caller, action).map_err(Error::from)
     }
 
-    /// The same for one that came by this line, of which nothing is read for a while if too many are refused that came by
-    /// it. Those that all callers together left no place for don't count: they are not its fault.
+    /// The same for one that came by this line. Nothing is read of the line for a while if too many that came by it are
+    /// refused; those that all callers together left no place for don't count, for they are not its fault.
     pub fn admit_from(&self, line: &Line, caller: &Caller, action: Action) -> Result<Permit, Error> {
         let decided = self.decide(caller, action);
         if let Err(Refusal { limit: Limit::Rate | Limit::InFlightOfCaller, .. }) = decided
