@@ -67,6 +67,10 @@ impl World {
     }
 
     async fn limited(settings: &Settings) -> Self {
+        Self::of(settings, grpc::Means::Channel).await
+    }
+
+    async fn of(settings: &Settings, means: grpc::Means) -> Self {
         let app = App::new().await;
         app.provider.answers(Ok(HOUR));
         let (revisions, metrics) = (Revisions::default(), Metrics::new(&app.clock));
@@ -84,7 +88,7 @@ impl World {
                 request_ids: RequestIds::new(1),
                 reflection: Reflection::Off,
             },
-            grpc::Means::Channel,
+            means,
         );
         Self { app, routes, broker, revisions, limits }
     }
@@ -464,5 +468,30 @@ async fn who_goes_on_although_it_is_refused_is_slowed_and_no_other_is() {
     assert_eq!(begun.elapsed(), Duration::ZERO);
     // Another connection of the same caller has not been refused anything yet.
     drop(same.get_token(super::asking(WORKSPACE)).await);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+/// The others behind the same proxy would have to wait where their neighbour's refusals made the connection pause.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_carries_many_callers_is_never_paused() {
+    let pace = Pace { per_second: 1, burst: 1 };
+    let rates = PerAction { get: pace, watch: pace, report: pace, health: pace };
+    let proxies = vec![CallerPattern::parse("unix:7").unwrap()];
+    let means = grpc::Means::ForwardedCertificate { proxies, trust_domains: Vec::new() };
+    let world = World::of(&Settings { rates, ..Settings::default() }, means).await;
+    let mut proxy = world.client(&Caller::unix(7), &Arc::new(Proof::default())).await;
+    let asking_as = |name: &str| {
+        let mut request = tonic::Request::new(super::asking(WORKSPACE));
+        let header = format!("URI=spiffe://prod.example/{name}").parse().unwrap();
+        request.metadata_mut().insert("x-forwarded-client-cert", header);
+        request
+    };
+    proxy.get_token(asking_as("flood")).await.unwrap();
+    let begun = Instant::now();
+    for _ in 0..500 {
+        let refused = proxy.get_token(asking_as("flood")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+    }
+    proxy.get_token(asking_as("neighbour")).await.unwrap();
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
