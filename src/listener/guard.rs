@@ -1,5 +1,5 @@
 //! A stream that fails when its peer is silent at the start or stops reading, the two waits that hyper does not bound;
-//! and that takes turns with all others, and pauses where it is told to, which hyper does not do either.
+//! and of which nothing is read while its line is paused.
 
 use crate::limits::Line;
 use std::io;
@@ -9,19 +9,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, sleep_until};
 
-/// How much is read of a connection before others have their turn: some ten or twenty small calls. hyper reads for as
-/// long as there is something, and starts a task for each call; without turns, whoever sends much at once is served
-/// before everybody who comes later.
-const TURN: usize = 1024;
-
 /// Wraps the stream of a connection.
 #[derive(Debug)]
 pub(super) struct Guarded<T> {
     io: T,
     /// Until the first bytes have come.
     first: Option<FirstBytes>,
-    /// What was read filled the turn: it is over.
-    had_turn: bool,
     line: Line,
     /// Runs while the line is paused.
     pause: Option<Pin<Box<Sleep>>>,
@@ -41,7 +34,7 @@ impl<T> Guarded<T> {
     /// `write_stall`. While the line is paused, nothing is read.
     pub(super) fn new(io: T, first: Option<(usize, Duration)>, line: Line, write_stall: Duration) -> Self {
         let first = first.map(|(missing, within)| FirstBytes { missing, deadline: Box::pin(sleep(within)) });
-        Self { io, first, had_turn: false, line, pause: None, write_stall, stalled: None }
+        Self { io, first, line, pause: None, write_stall, stalled: None }
     }
 
     /// Waits while the line is paused, which it may be for longer when the wait is over.
@@ -73,21 +66,13 @@ impl<T> Guarded<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if std::mem::take(&mut this.had_turn) {
-            // At once again, but behind everybody who is ready by now.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         ready!(this.paused(cx));
-        let most = TURN.min(buf.remaining());
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
-        let outcome = Pin::new(&mut this.io).poll_read(cx, &mut part);
-        let read = part.filled().len();
-        buf.advance(read);
-        this.had_turn = read == TURN;
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut this.io).poll_read(cx, buf);
         let Some(first) = &mut this.first else {
             return outcome;
         };
+        let read = buf.filled().len() - before;
         first.missing = first.missing.saturating_sub(read);
         if first.missing == 0 {
             this.first = None;
@@ -142,8 +127,6 @@ mod tests {
     use crate::identity::Caller;
     use crate::limits::{Limits as CallerLimits, Metrics, Pace, PerAction, Settings};
     use crate::policy::Action;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
     use tokio::time::Instant;
 
@@ -249,33 +232,5 @@ mod tests {
         line.carries(&one);
         line.carries(&other);
         assert_eq!((guarded.read_u8().await.unwrap(), begun.elapsed()), (b'y', SECOND * 6 / 10));
-    }
-
-    #[tokio::test]
-    async fn who_sends_much_at_once_is_read_in_turns() {
-        let (mut peer, io) = duplex(4 * TURN);
-        peer.write_all(&[b'x'; 2 * TURN + 1]).await.unwrap();
-        let mut guarded = Guarded::new(io, None, Line::default(), SECOND);
-        let mut buffer = [0; 4 * TURN];
-        let mut polls = Vec::new();
-        while polls.len() < 6 {
-            let mut buf = ReadBuf::new(&mut buffer);
-            let woken = CountWakes::default();
-            let poll =
-                Pin::new(&mut guarded).poll_read(&mut Context::from_waker(&Arc::new(woken.clone()).into()), &mut buf);
-            polls.push((poll.is_ready(), buf.filled().len(), woken.0.load(Ordering::SeqCst)));
-        }
-        // Nothing is there at the end, and nobody is woken for that.
-        let (turn, over, nothing) = ((true, TURN, 0), (false, 0, 1), (false, 0, 0));
-        assert_eq!(polls, [turn, over, turn, over, (true, 1, 0), nothing]);
-    }
-
-    #[derive(Clone, Default)]
-    struct CountWakes(Arc<AtomicUsize>);
-
-    impl std::task::Wake for CountWakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
     }
 }

@@ -418,13 +418,13 @@ async fn a_flood_of_one_caller_refuses_no_other() {
         others.push(world.client(&Caller::unix(number), &proof).await);
     }
     others[0].get_token(super::asking(WORKSPACE)).await.unwrap();
-    let (mut served, mut refused) = (0, 0);
+    let (mut served, mut refused, begun) = (0_u32, 0_u32, Instant::now());
     for _tick in 0..30 {
         let mut flood = tokio::task::JoinSet::new();
         for _ in 0..10 {
             let mut flooding = flooding.clone();
             flood.spawn(async move {
-                let mut counts = [0, 0];
+                let mut counts = [0_u32, 0];
                 for _ in 0..10 {
                     counts[usize::from(flooding.get_token(super::asking(WORKSPACE)).await.is_err())] += 1;
                 }
@@ -441,8 +441,9 @@ async fn a_flood_of_one_caller_refuses_no_other() {
         }
         tokio::time::advance(Duration::from_millis(10)).await;
     }
-    // The burst, five for each of the ticks, and what came due while tokens were waited for.
-    assert!(served <= 200 + 30 * 5 + 100 && refused >= 2_500, "{served} {refused}");
+    // The burst, and what came due meanwhile: some of the time the flood was not read.
+    let due = 200 + u32::try_from(begun.elapsed().as_millis() / 2).unwrap();
+    assert!(served <= due + 1 && refused >= 200 && served + refused == 3_000, "{served} {refused} {due}");
 }
 
 /// Its calls are refused as fast as it sends them, up to the burst of refusals; then as its connection is read.
@@ -453,7 +454,7 @@ async fn who_goes_on_although_it_is_refused_is_slowed_and_no_other_is() {
     let world = World::limited(&Settings { rates, ..Settings::default() }).await;
     let proof = Arc::new(Proof::default());
     let mut flooding = world.client(&Caller::unix(0), &proof).await;
-    flooding.get_token(super::asking(WORKSPACE)).await.unwrap();
+    while flooding.get_token(super::asking(WORKSPACE)).await.is_ok() {}
     let begun = Instant::now();
     for number in 0..300 {
         let refused = flooding.get_token(super::asking(WORKSPACE)).await;
@@ -486,7 +487,7 @@ async fn a_connection_that_carries_many_callers_is_never_paused() {
         request.metadata_mut().insert("x-forwarded-client-cert", header);
         request
     };
-    proxy.get_token(asking_as("flood")).await.unwrap();
+    while proxy.get_token(asking_as("flood")).await.is_ok() {}
     let begun = Instant::now();
     for _ in 0..500 {
         let refused = proxy.get_token(asking_as("flood")).await.unwrap_err();
