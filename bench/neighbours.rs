@@ -25,7 +25,7 @@ use token_broker::grpc::pb::token_service_client::TokenServiceClient;
 use token_broker::grpc::{self, METHODS, Means, Parts, Reflection};
 use token_broker::health::Rule;
 use token_broker::identity::{Authenticated, Caller, Channel};
-use token_broker::limits;
+use token_broker::limits::{self, Line};
 use token_broker::listener::{Address, Limits, Listener, Peer, Protocol};
 use token_broker::policy::{Action, CallerPattern, Grant, Policy, WorkspacePattern};
 use token_broker::provider::{FetchError, Fetched, Provider};
@@ -106,7 +106,11 @@ fn caller(number: usize) -> Result<Authenticated, Box<dyn Error>> {
 }
 
 fn asker(number: usize) -> Result<Asker, Box<dyn Error>> {
-    Ok(Asker { proven: caller(number)?, via: Via { listener: "bench".into(), peer: None, request: None } })
+    Ok(Asker {
+        proven: caller(number)?,
+        via: Via { listener: "bench".into(), peer: None, request: None },
+        line: Line::default(),
+    })
 }
 
 async fn serve(callers: usize) -> Result<(), Box<dyn Error>> {

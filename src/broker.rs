@@ -16,7 +16,7 @@ use crate::engine::{Call, Engine, Interest, Origin, Served, Watch};
 use crate::error::{Error, Reason};
 use crate::health::Health;
 use crate::identity::{Authenticated, Caller};
-use crate::limits::{Limits, Permit};
+use crate::limits::{Limits, Line, Permit};
 use crate::policy::{Action, Decision, Policy};
 use crate::revision::Revisions;
 use crate::token::{Fingerprint, WorkspaceName};
@@ -57,6 +57,8 @@ pub struct Asker {
     pub proven: Authenticated,
     /// By which listener, from where.
     pub via: Via,
+    /// The connection that it came by.
+    pub line: Line,
 }
 
 impl Asker {
@@ -220,7 +222,7 @@ impl Broker {
 
     /// Counts what is refused.
     fn admit(&self, asker: &Asker, action: Action) -> Result<Permit, Error> {
-        let admitted = self.limits.admit(asker.caller(), action);
+        let admitted = self.limits.admit_from(&asker.line, asker.caller(), action);
         admitted.inspect_err(|error| self.denied(asker, action, None, error.reason))
     }
 

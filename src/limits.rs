@@ -12,10 +12,12 @@
 
 mod account;
 mod callers;
+mod line;
 mod metrics;
 mod rate;
 
 pub use account::PerAction;
+pub use line::Line;
 pub use metrics::Metrics;
 
 use crate::error::{Error, Reason};
@@ -160,6 +162,22 @@ impl Limits {
 
     /// Lets one call in, or one stream. The error says when to try again.
     pub fn admit(&self, caller: &Caller, action: Action) -> Result<Permit, Error> {
+        self.decide(caller, action).map_err(Error::from)
+    }
+
+    /// The same for one that came by this line. Nothing is read of the line for a while if too many that came by it are
+    /// refused; those that all callers together left no place for don't count, for they are not its fault.
+    pub fn admit_from(&self, line: &Line, caller: &Caller, action: Action) -> Result<Permit, Error> {
+        let decided = self.decide(caller, action);
+        if let Err(Refusal { limit: Limit::Rate | Limit::InFlightOfCaller, .. }) = decided
+            && line.refused()
+        {
+            self.0.metrics.paused();
+        }
+        decided.map_err(Error::from)
+    }
+
+    fn decide(&self, caller: &Caller, action: Action) -> Result<Permit, Refusal> {
         let shared = &self.0;
         let rules = **shared.rules.load();
         let now = nanos(shared.beginning.elapsed());
@@ -172,10 +190,7 @@ impl Limits {
             }
             entered
         });
-        entered.map_err(|Refusal { limit, retry_after }| {
-            shared.metrics.throttled(action, limit);
-            Error::retry(Reason::CallerThrottled, retry_after)
-        })
+        entered.inspect_err(|refusal| shared.metrics.throttled(action, refusal.limit))
     }
 
     /// Calls and streams under way.
@@ -209,6 +224,12 @@ impl Rules {
             max_callers: (*max_callers).max(1),
             rates: rates.map(|_, pace| Rate::new(pace.per_second, pace.burst)),
         }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::retry(Reason::CallerThrottled, refusal.retry_after)
     }
 }
 

@@ -23,7 +23,9 @@ use token_broker::grpc::pb::GetTokenRequest;
 use token_broker::grpc::{self, METHODS, Parts, Reflection};
 use token_broker::health::Rule;
 use token_broker::identity::Authenticated;
-use token_broker::limits::{Limits as CallerLimits, Metrics as CallerMetrics, Pace, PerAction, Settings as Paces};
+use token_broker::limits::{
+    Limits as CallerLimits, Line, Metrics as CallerMetrics, Pace, PerAction, Settings as Paces,
+};
 use token_broker::listener::Peer;
 use token_broker::policy::{Action, CallerPattern, Grant, Policy, WorkspacePattern};
 use token_broker::provider::{FetchError, Fetched, Provider};
@@ -134,7 +136,7 @@ impl World {
         }
         let routes = grpc::routes(parts, grpc::Means::Loopback).with_state(());
         let via = Via { listener: Arc::from("grpc"), peer: None, request: None };
-        let asker = Asker { proven: Authenticated::loopback(), via };
+        let asker = Asker { proven: Authenticated::loopback(), via, line: Line::default() };
         Ok(Self { engine, broker, routes, asks, turn: 0, asker, _supervisor: supervisor })
     }
 
@@ -165,6 +167,7 @@ impl World {
         let (_, framed) = next(&mut self.turn, &self.asks)?;
         let request = Request::post("/tokenbroker.v1.TokenService/GetToken")
             .header("content-type", "application/grpc")
+            .extension(Line::default())
             .header("te", "trailers")
             .extension(Peer { addr: PEER.into(), identity: None, listener: "grpc".into() })
             .body(Body::new(Full::new(framed.clone())))?;

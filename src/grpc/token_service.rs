@@ -14,6 +14,7 @@ use crate::clock::{Clock, Now};
 use crate::engine::Served;
 use crate::error::{Error, Reason};
 use crate::identity::Authenticated;
+use crate::limits::Line;
 use crate::listener::{Going, Peer};
 use crate::supervisor::{Supervisor, at};
 use crate::telemetry::request::RequestId;
@@ -143,8 +144,18 @@ fn asker<T>(request: &Request<T>) -> Result<Asker, Error> {
 pub(super) fn known_asker<T>(request: &Request<T>) -> Option<Asker> {
     let extensions = request.extensions();
     let (proven, peer) = extensions.get::<Authenticated>().zip(extensions.get::<Peer>())?;
+    let line = line(extensions.get::<Line>()?, proven, peer);
     let (listener, request) = (Arc::clone(&peer.listener), extensions.get::<RequestId>().cloned());
-    Some(Asker { proven: proven.clone(), via: Via { listener, peer: peer.addr.socket(), request } })
+    Some(Asker { proven: proven.clone(), via: Via { listener, peer: peer.addr.socket(), request }, line })
+}
+
+/// The connection, which learns whose calls it carries: a proxy's, those of many.
+fn line(line: &Line, proven: &Authenticated, peer: &Peer) -> Line {
+    match &peer.identity {
+        Some(proxy) if proxy.caller != proven.caller => line.carries_many(),
+        _ => line.carries(&proven.caller),
+    }
+    line.clone()
 }
 
 /// When its connection was asked to go.

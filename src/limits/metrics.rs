@@ -21,6 +21,7 @@ pub struct Metrics {
     throttled: PerAction<PerLimit>,
     remembered: Gauge,
     shared: Counter,
+    paused: Counter,
 }
 
 /// One for each limit.
@@ -43,7 +44,7 @@ impl Metrics {
             of_caller: series(action, Limit::InFlightOfCaller),
             of_all: series(action, Limit::InFlight),
         });
-        let (remembered, shared) = (Gauge::default(), Counter::default());
+        let (remembered, shared, paused) = (Gauge::default(), Counter::default(), Counter::default());
         registry.register("calls_throttled", "Calls refused by a limit, by action and limit", throttled);
         registry.register("callers_remembered", "Callers whose use of their limits is kept", remembered.clone());
         registry.register(
@@ -51,7 +52,12 @@ impl Metrics {
             "Calls that shared one account, since limits.max_callers others were busy",
             shared.clone(),
         );
-        Self { throttled: handles, remembered, shared }
+        registry.register(
+            "connections_paused",
+            "Pauses in the reading of a connection whose caller went on although it was refused",
+            paused.clone(),
+        );
+        Self { throttled: handles, remembered, shared, paused }
     }
 
     pub(super) fn throttled(&self, action: Action, limit: Limit) {
@@ -69,5 +75,14 @@ impl Metrics {
 
     pub(super) fn shared(&self) {
         self.shared.inc();
+    }
+
+    pub(super) fn paused(&self) {
+        self.paused.inc();
+    }
+
+    #[cfg(test)]
+    pub(super) fn pauses(&self) -> u64 {
+        self.paused.get()
     }
 }

@@ -34,6 +34,12 @@ impl Rate {
         }
     }
 
+    /// Takes one call in whether or not there is room, but runs no further than so much ahead of the burst.
+    pub(super) fn overdraw(self, worked_off: u64, now: u64, most: u64) -> u64 {
+        let next = worked_off.max(now).saturating_add(self.interval);
+        next.min(self.latest(now).saturating_add(most))
+    }
+
     /// The furthest that anybody can have run ahead. Whoever comes from a slower rate is set back to it.
     pub(super) fn latest(self, now: u64) -> u64 {
         now.saturating_add(self.window)

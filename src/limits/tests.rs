@@ -85,6 +85,28 @@ async fn places_have_caps_and_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_refusals_that_are_the_callers_own_fault_pause_its_line() {
+    let (one, other) = (caller(1), caller(2));
+    let refuse_all = |limits: &Limits| {
+        let line = Line::default();
+        for _ in 0..1_000 {
+            assert!(limits.admit_from(&line, &one, Action::Get).is_err());
+        }
+        line.paused()
+    };
+    let full = limits(&Settings { max_in_flight: 1, ..Settings::default() });
+    let _place = full.admit(&other, Action::Get).unwrap();
+    assert_eq!(refuse_all(&full), None);
+    let busy = limits(&Settings { max_in_flight_per_caller: 1, ..Settings::default() });
+    let _place = busy.admit(&one, Action::Get).unwrap();
+    assert_eq!(refuse_all(&busy), Some(Instant::now() + SECOND));
+    let fast = limits(&settings(1, 1));
+    drop(fast.admit(&one, Action::Get).unwrap());
+    assert_eq!(refuse_all(&fast), Some(Instant::now() + SECOND));
+    assert_eq!(fast.0.metrics.pauses(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_panics_or_is_called_off_gives_its_place_back() {
     let limits = limits(&Settings::default());
     let mut calls = tokio::task::JoinSet::new();

@@ -4,6 +4,7 @@ use super::guard::Guarded;
 use super::limits::{Http2Limits, Limits};
 use super::preface::{self, Spoken};
 use super::{Peer, Protocol};
+use crate::limits::Line;
 use crate::supervisor::Supervisor;
 use crate::tls;
 use axum::Router;
@@ -109,8 +110,9 @@ impl Connection {
         let (scoped, _guard) = self.supervisor.scope();
         let limits = &self.limits;
         let going = CancellationToken::new();
-        let requests = Requests { routes: self.routes.clone(), peer: self.peer.clone(), going: Going(going.clone()) };
-        let io = TokioIo::new(Guarded::new(io, first, limits.write_stall));
+        let (routes, peer, line) = (self.routes.clone(), self.peer.clone(), Line::default());
+        let requests = Requests { routes, peer, going: Going(going.clone()), line: line.clone() };
+        let io = TokioIo::new(Guarded::new(io, first, line, limits.write_stall));
         match spoken {
             Spoken::Http2 => {
                 let streams = Streams { owner: scoped, calls: Calls::default() };
@@ -203,12 +205,13 @@ impl Going {
     }
 }
 
-/// Hands the requests of one connection to the routes, with the peer and [`Going`] as extensions.
+/// Hands the requests of one connection to the routes, with the peer, [`Going`] and its [`Line`] as extensions.
 #[derive(Clone)]
 struct Requests {
     routes: Router,
     peer: Peer,
     going: Going,
+    line: Line,
 }
 
 impl HyperService<Request<Incoming>> for Requests {
@@ -219,6 +222,7 @@ impl HyperService<Request<Incoming>> for Requests {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer.clone());
         request.extensions_mut().insert(self.going.clone());
+        request.extensions_mut().insert(self.line.clone());
         // A router is always ready, so nobody has to ask it.
         self.routes.clone().call(request)
     }

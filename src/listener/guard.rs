@@ -1,11 +1,13 @@
-//! A stream that fails when its peer is silent at the start or stops reading: the two waits that hyper does not bound.
+//! A stream that fails when its peer is silent at the start or stops reading, the two waits that hyper does not bound;
+//! and of which nothing is read while its line is paused.
 
+use crate::limits::Line;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 /// Wraps the stream of a connection.
 #[derive(Debug)]
@@ -13,6 +15,9 @@ pub(super) struct Guarded<T> {
     io: T,
     /// Until the first bytes have come.
     first: Option<FirstBytes>,
+    line: Line,
+    /// Runs while the line is paused.
+    pause: Option<Pin<Box<Sleep>>>,
     write_stall: Duration,
     /// Runs while the peer takes no bytes.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -26,10 +31,23 @@ struct FirstBytes {
 
 impl<T> Guarded<T> {
     /// Reads fail unless so many bytes come first within this time, if that is asked for; writes fail once stalled for
-    /// `write_stall`.
-    pub(super) fn new(io: T, first: Option<(usize, Duration)>, write_stall: Duration) -> Self {
+    /// `write_stall`. While the line is paused, nothing is read.
+    pub(super) fn new(io: T, first: Option<(usize, Duration)>, line: Line, write_stall: Duration) -> Self {
         let first = first.map(|(missing, within)| FirstBytes { missing, deadline: Box::pin(sleep(within)) });
-        Self { io, first, write_stall, stalled: None }
+        Self { io, first, line, pause: None, write_stall, stalled: None }
+    }
+
+    /// Waits while the line is paused, which it may be for longer when the wait is over.
+    fn paused(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(until) = self.line.paused() {
+            let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(until)));
+            if pause.deadline() != until {
+                pause.as_mut().reset(until);
+            }
+            ready!(pause.as_mut().poll(cx));
+        }
+        self.pause = None;
+        Poll::Ready(())
     }
 
     /// Passes the outcome of a write on, unless it has been pending for too long.
@@ -48,6 +66,7 @@ impl<T> Guarded<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.paused(cx));
         let before = buf.filled().len();
         let outcome = Pin::new(&mut this.io).poll_read(cx, buf);
         let Some(first) = &mut this.first else {
@@ -105,6 +124,9 @@ fn timed_out(what: &'static str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Caller;
+    use crate::limits::{Limits as CallerLimits, Metrics, Pace, PerAction, Settings};
+    use crate::policy::Action;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
     use tokio::time::Instant;
 
@@ -113,7 +135,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bytes_that_dribble_do_not_move_the_deadline() {
         let (mut peer, io) = duplex(64);
-        let mut guarded = Guarded::new(io, Some((24, 3 * SECOND)), SECOND);
+        let mut guarded = Guarded::new(io, Some((24, 3 * SECOND)), Line::default(), SECOND);
         let begun = Instant::now();
         let dribble = async {
             loop {
@@ -136,7 +158,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_may_be_silent_once_it_has_spoken() {
         let (mut peer, io) = duplex(64);
-        let mut guarded = Guarded::new(io, Some((24, SECOND)), SECOND);
+        let mut guarded = Guarded::new(io, Some((24, SECOND)), Line::default(), SECOND);
         peer.write_all(&[b'P'; 24]).await.unwrap();
         guarded.read_exact(&mut [0; 24]).await.unwrap();
         sleep(100 * SECOND).await;
@@ -147,7 +169,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_slowly_is_kept_and_one_that_stops_is_cut() {
         let (mut peer, io) = duplex(64);
-        let mut guarded = Guarded::new(io, Some((24, SECOND)), 2 * SECOND);
+        let mut guarded = Guarded::new(io, Some((24, SECOND)), Line::default(), 2 * SECOND);
         let slow = async {
             for _ in 0..4 {
                 sleep(SECOND).await;
@@ -160,5 +182,55 @@ mod tests {
         let outcome = guarded.write_all(b"x").await;
         assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(begun.elapsed(), 2 * SECOND);
+    }
+
+    /// A line whose caller was refused so often beyond what is let pass.
+    fn refused(times: u32) -> Line {
+        let pace = Pace { per_second: 1, burst: 1 };
+        let rates = PerAction { get: pace, watch: pace, report: pace, health: pace };
+        let limits = CallerLimits::new(&Settings { rates, ..Settings::default() }, Metrics::default());
+        let line = Line::default();
+        for _ in 0..=200 + times {
+            drop(limits.admit_from(&line, &Caller::unix(1), Action::Get));
+        }
+        line
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_read_while_the_line_is_paused_and_writes_go_on() {
+        let (mut peer, io) = duplex(64);
+        let line = refused(50);
+        let mut guarded = Guarded::new(io, None, line.clone(), SECOND);
+        peer.write_all(b"x").await.unwrap();
+        let begun = Instant::now();
+        guarded.write_all(b"y").await.unwrap();
+        assert_eq!((peer.read_u8().await.unwrap(), begun.elapsed()), (b'y', Duration::ZERO));
+        assert_eq!(guarded.read_u8().await.unwrap(), b'x');
+        assert_eq!(begun.elapsed(), SECOND / 2);
+        peer.write_all(b"z").await.unwrap();
+        assert_eq!((guarded.read_u8().await.unwrap(), begun.elapsed()), (b'z', SECOND / 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_grows_meanwhile_is_waited_for_to_its_end_and_a_second_caller_ends_it() {
+        let (mut peer, io) = duplex(64);
+        let line = refused(50);
+        let mut guarded = Guarded::new(io, None, line.clone(), SECOND);
+        peer.write_all(b"xy").await.unwrap();
+        let (one, other) = (Caller::unix(1), Caller::unix(2));
+        let limits =
+            CallerLimits::new(&Settings { max_in_flight_per_caller: 1, ..Settings::default() }, Metrics::default());
+        let _place = limits.admit(&one, Action::Get).unwrap();
+        let begun = Instant::now();
+        let more = async {
+            sleep(SECOND / 4).await;
+            (0..10).for_each(|_| drop(limits.admit_from(&line, &one, Action::Get)));
+        };
+        let (read, ()) = tokio::join!(guarded.read_u8(), more);
+        assert_eq!((read.unwrap(), begun.elapsed()), (b'x', SECOND * 6 / 10));
+        (0..10).for_each(|_| drop(limits.admit_from(&line, &one, Action::Get)));
+        line.carries(&one);
+        line.carries(&other);
+        assert_eq!((guarded.read_u8().await.unwrap(), begun.elapsed()), (b'y', SECOND * 6 / 10));
     }
 }
