@@ -28,6 +28,7 @@ class Process:
         pinned = ["taskset", "--cpu-list", str(core)] if core is not None else []
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: subprocess.PIPE}
         self.child = subprocess.Popen([*pinned, *command], stdin=subprocess.DEVNULL, **pipes)
+        self.said = ""  # up to when it was ready
         try:
             self.ready = self._wait_for(re.compile(ready), getattr(self.child, stream).fileno())
         except BaseException:
@@ -42,11 +43,12 @@ class Process:
             while selector.select(max(0.0, deadline - time.monotonic())):
                 chunk = os.read(pipe, 65536)
                 said += chunk
-                if found := pattern.search(said.decode(errors="replace")):
+                self.said = said.decode(errors="replace")
+                if found := pattern.search(self.said):
                     return found
                 if not chunk:
                     break
-        raise RuntimeError(f"{self.child.args} is not ready: {said.decode(errors='replace')}")
+        raise RuntimeError(f"{self.child.args} is not ready: {self.said}")
 
     def cpu_seconds(self):
         """User and system time so far, to a hundredth of a second."""
@@ -93,8 +95,9 @@ class Stand:
         self.stack.callback(process.kill)
         return process
 
-    def broker(self, grpc="127.0.0.1:0", probes="127.0.0.1:0", core=None, log="warn,token_broker::app=info"):
-        """`serve`, ready. Its `grpc` and `probes` are addresses."""
+    def broker(self, grpc="127.0.0.1:0", probes="127.0.0.1:0", core=None, log="warn,token_broker::app=info", more=""):
+        """`serve`, ready, with a record of who gets which token in `audit`. Its `grpc`, `probes`, and `listeners` by their
+        names, are addresses. `more` is added to its configuration."""
         file = self._write(
             "broker.toml",
             f"""
@@ -123,12 +126,38 @@ class Stand:
             upstream = "sandbox"
             organisation = {ORGANISATION}
             credential = {{ application_token = {{ file = "secret" }} }}
+            [audit]
+            sinks = ["file"]
+            file = "audit.jsonl"
+            {more}
             """,
         )
         broker = self.start([self.program, "serve", "--config", file], r'(\{[^\n]*"serving"[^\n]*\})\n', "stderr", core)
         said = json.loads(broker.ready[1])
         broker.grpc, broker.probes = said["grpc"], said["probes"]
+        lines = [json.loads(line) for line in broker.said.splitlines() if '"listening"' in line]
+        broker.listeners = {line["listener"]: line["address"] for line in lines}
         return broker
+
+    @property
+    def audit(self):
+        """The records of all brokers of this stand."""
+        return os.path.join(self.directory, "audit.jsonl")
+
+    def certificate(self, name, san, usage):
+        """A certificate with its key of the stand's own authority, by openssl: the paths of both, and the authority's."""
+        of = lambda file: os.path.join(self.directory, file)
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        if not os.path.exists(of("ca.pem")):
+            self._openssl([*key, "-subj", "/CN=bench", "-keyout", of("ca.key"), "-out", of("ca.pem"),
+                           "-addext", "keyUsage=critical,keyCertSign,cRLSign"])
+        self._openssl([*key, "-subj", "/", "-keyout", of(f"{name}.key"), "-out", of(f"{name}.pem"), "-CA", of("ca.pem"),
+                       "-CAkey", of("ca.key"), "-addext", f"subjectAltName={san}", "-addext", f"extendedKeyUsage={usage}",
+                       "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=critical,digitalSignature"])
+        return of(f"{name}.pem"), of(f"{name}.key"), of("ca.pem")
+
+    def _openssl(self, arguments):
+        subprocess.run(["openssl", "req", "-x509", *arguments], check=True, capture_output=True, timeout=START)
 
     def _control(self, what, body):
         request = urllib.request.Request(f"{self.upstream}/_control/{what}", json.dumps(body).encode(), method="PUT")
