@@ -24,9 +24,9 @@ START = 30.0  # seconds a process may take until it serves
 class Process:
     """A child that says on one of its pipes that it is ready, and is killed if it is still there at the end."""
 
-    def __init__(self, command, ready, stream, core=None):
+    def __init__(self, command, ready, stream, core=None, stdout=subprocess.DEVNULL):
         pinned = ["taskset", "--cpu-list", str(core)] if core is not None else []
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: subprocess.PIPE}
+        pipes = {"stdout": stdout, "stderr": subprocess.DEVNULL, stream: subprocess.PIPE}
         self.child = subprocess.Popen([*pinned, *command], stdin=subprocess.DEVNULL, **pipes)
         self.said = ""  # up to when it was ready
         try:
@@ -90,26 +90,57 @@ class Stand:
     def __exit__(self, *_):
         self.stack.close()
 
-    def start(self, command, ready, stream, core=None):
-        process = Process(command, f"(?s){ready}", stream, core)
+    def start(self, command, ready, stream, core=None, stdout=subprocess.DEVNULL):
+        process = Process(command, f"(?s){ready}", stream, core, stdout)
         self.stack.callback(process.kill)
         return process
 
     def broker(self, grpc="127.0.0.1:0", probes="127.0.0.1:0", core=None, log="warn,token_broker::app=info", more=""):
-        """`serve`, ready, with a record of who gets which token in `audit`. Its `grpc`, `probes`, and `listeners` by their
-        names, are addresses. `more` is added to its configuration."""
-        file = self._write(
-            "broker.toml",
+        """`serve` with one Workspace, ready, with a record of who gets which token in `audit`. `more` is added to its
+        configuration."""
+        return self.serve(
             f"""
             [server]
             grpc_listen = "{grpc}"
             probe_listen = "{probes}"
-            [limits]  # One caller stands for a fleet here, and asks as fast as it can.
-            get_per_second = 1000000
-            get_burst = 1000000
             [log]
             format = "json"
             level = "{log}"
+            [[grants]]
+            caller = "loopback"
+            workspaces = ["{WORKSPACE}"]
+            actions = ["get", "watch", "report", "health"]
+            [audit]
+            sinks = ["file"]
+            file = "audit.jsonl"
+            {more}
+            """,
+            [WORKSPACE],
+            core,
+        )
+
+    def serve(self, config, workspaces, core=None, stdout=subprocess.DEVNULL):
+        """`serve` by this configuration, which logs JSON, with these Workspaces, ready. Its `grpc` and `probes`, and its
+        `listeners` by their names, are addresses."""
+        workspaces = "".join(
+            f"""
+            [[workspaces]]
+            name = "{name}"
+            upstream = "sandbox"
+            organisation = {ORGANISATION}
+            credential = {{ application_token = {{ file = "secret" }} }}
+            """
+            for name in workspaces
+        )
+        file = self._write(
+            "broker.toml",
+            f"""
+            {config}
+            [limits]  # One caller stands for a fleet here, and asks as fast as it can.
+            get_per_second = 1000000
+            get_burst = 1000000
+            report_per_second = 1000000
+            report_burst = 1000000
             [engine]
             # A token that was just exchanged may be reported as rejected a moment later.
             min_gap = "100ms"
@@ -117,22 +148,11 @@ class Stand:
             name = "sandbox"
             kind = "emnify"
             url = "{self.upstream}"
-            [[grants]]
-            caller = "loopback"
-            workspaces = ["{WORKSPACE}"]
-            actions = ["get", "watch", "report", "health"]
-            [[workspaces]]
-            name = "{WORKSPACE}"
-            upstream = "sandbox"
-            organisation = {ORGANISATION}
-            credential = {{ application_token = {{ file = "secret" }} }}
-            [audit]
-            sinks = ["file"]
-            file = "audit.jsonl"
-            {more}
+            {workspaces}
             """,
         )
-        broker = self.start([self.program, "serve", "--config", file], r'(\{[^\n]*"serving"[^\n]*\})\n', "stderr", core)
+        command, ready = [self.program, "serve", "--config", file], r'(\{[^\n]*"serving"[^\n]*\})\n'
+        broker = self.start(command, ready, "stderr", core, stdout)
         said = json.loads(broker.ready[1])
         broker.grpc, broker.probes = said["grpc"], said["probes"]
         lines = [json.loads(line) for line in broker.said.splitlines() if '"listening"' in line]
