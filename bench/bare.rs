@@ -62,7 +62,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .add_service(Bare(response));
     match files {
         [] => server.serve_with_incoming(incoming).await?,
-        [certificate, key, client_ca] => server.serve_with_incoming(secured(incoming, tls(certificate, key, client_ca)?)).await?,
+        [certificate, key, client_ca] => {
+            server.serve_with_incoming(secured(incoming, tls(certificate, key, client_ca)?)).await?;
+        }
         _ => return Err("a certificate, a key and an authority, or nothing".into()),
     }
     Ok(())

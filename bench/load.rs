@@ -84,7 +84,9 @@ async fn main() -> Result<(), Failed> {
     let begun = Instant::now();
     let done = try_join_all(opened.into_iter().map(|(plan, io)| call(plan, io))).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    let all = done.iter().fold(Done::default(), |all, one| Done { calls: all.calls + one.calls, bytes: all.bytes + one.bytes });
+    let all = done
+        .iter()
+        .fold(Done::default(), |all, one| Done { calls: all.calls + one.calls, bytes: all.bytes + one.bytes });
     writeln!(std::io::stdout(), "{} calls in {seconds:.6} s, {} bytes", all.calls, all.bytes)?;
     Ok(())
 }

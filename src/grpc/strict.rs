@@ -15,6 +15,12 @@ use tonic::Status;
 use tonic::codec::{self, BufferSettings, DecodeBuf};
 use tonic_prost::ProstEncoder;
 
+/// Where a message is written, in bytes: an answer with a token of 1,500 fits, and a larger one makes it grow. tonic's
+/// own 8 KiB would be allocated, and zeroed when they are freed, for every call.
+const ROOM: usize = 2 * 1024;
+/// Messages of a stream that are ready together are sent together, up to this; tonic's own.
+const ENOUGH: usize = 32 * 1024;
+
 /// What a message may hold.
 pub trait Fields {
     /// The numbers of its fields, for messages that are read strictly.
@@ -70,7 +76,7 @@ where
     type Decoder = Decoder<D>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::default())
+        ProstEncoder::new(BufferSettings::new(ROOM, ENOUGH))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
