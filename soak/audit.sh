@@ -7,7 +7,7 @@
 #   sudo soak/audit.sh                      # release build; about two minutes
 #   sudo soak/audit.sh --debug --calls 5000 --kills 2
 #
-# Root, for the users of the callers and the small disk (a tmpfs).
+# Root, for the users of the callers and the small disk (a tmpfs); without it there is one caller, and no such disk.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
