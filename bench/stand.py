@@ -18,6 +18,7 @@ WORKSPACE = "bench/weekly"
 # What `dev` gives its sample Workspace whose tokens live a week: no renewal falls into a run.
 ORGANISATION, SECRET = 2, "sandbox-application-token-2"
 
+LOGINS = 100_000  # in five minutes, where emnify allows a hundred
 START = 30.0  # seconds a process may take until it serves
 
 
@@ -81,7 +82,7 @@ class Stand:
         dev = self.start([program, "dev", *any_port], r"upstream\s+(http://\S+).*Ctrl-C", "stdout", core)
         self.upstream = dev.ready[1]
         # Every broker that starts costs a login, and more than emnify's hundred may start in five minutes.
-        self._control("limits", {"logins": 100_000})
+        self._control("limits", {"logins": LOGINS})
         self._write("secret", SECRET)
 
     def __enter__(self):
@@ -148,6 +149,7 @@ class Stand:
             name = "sandbox"
             kind = "emnify"
             url = "{self.upstream}"
+            budget = {{ logins = {LOGINS}, per = "5m" }}
             {workspaces}
             """,
         )

@@ -17,7 +17,7 @@ from stand import Stand
 from tokenbroker.v1 import token_service_pb2 as pb
 from tokenbroker.v1 import token_service_pb2_grpc
 
-WORKSPACES = [f"audit/{n}" for n in range(20)]
+WORKSPACES = [f"audit/{n}" for n in range(50)]
 ROOT = os.geteuid() == 0
 FIRST_UID = 61_000  # of the callers: users that need not exist
 REFUSED, RECOVERED = 0.3, 2.0  # seconds
