@@ -227,8 +227,8 @@ class Trouble:
         while time.monotonic() < end:
             await self.round(reports=True)
             await self.round(reports=False)
-        if self.refusals or self.others:
-            sys.exit(f"{self.name}: {len(self.refusals) + len(self.others)} calls fail before anything is wrong {self.others[:1]}")
+        if self.refusals or not self.answered:
+            sys.exit(f"{self.name}: {len(self.refusals)} calls are refused before anything is wrong {self.others[:1]}")
 
     async def fails(self, seconds=4.0):
         """New tokens are refused, and quickly. What brings them also waits for the upstream, so that only those calls are
