@@ -42,7 +42,7 @@ need_libfaketime() {
   compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || apt_install faketime
 }
 
-# Load for HTTP/2: bench/wire.sh.
+# Load for HTTP/2: soak/noisy-neighbour.sh and bench/scale.sh.
 need_h2load() {
   command -v h2load >/dev/null || apt_install nghttp2-client
 }
@@ -137,5 +137,9 @@ soak/restarts.sh --debug --restarts 5 --rate 500 --deadline 10 --pause 0.2
 
 stage 'the wire'
 bench/wire.sh --debug --rounds 2 --calls 2000
+bench/wire.sh --debug --mtls --rounds 2 --calls 2000
+
+stage 'who got a token stands in the audit'
+soak/audit.sh --debug --calls 4000 --kills 2
 
 stage 'all passed'

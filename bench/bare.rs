@@ -1,30 +1,38 @@
 //! The least that tonic can do: a server with one unary method that returns bytes made beforehand. `bench/wire.sh` sets
 //! the broker's cached `GetToken` against it.
 //!
-//!     bare LISTEN BROKER WORKSPACE
+//!     bare LISTEN BROKER WORKSPACE [CERTIFICATE KEY CLIENT_CA]
 //!
-//! asks the broker for the Workspace's token once and from then on returns the very same bytes to every call. Requests
-//! are read as bytes and not looked at: no message is decoded, nothing is counted, nobody is asked who he is. What tonic
-//! lets set about connections is set as in the broker's listener.
+//! asks the broker, in plain text, for the Workspace's token once and from then on returns the very same bytes to every
+//! call. Requests are read as bytes and not looked at: no message is decoded, nothing is counted, nobody is asked who he
+//! is. What tonic lets set about connections is set as in the broker's listener. With files, behind the broker's own
+//! TLS: a handshake fails without a client certificate, and what it proves goes nowhere.
 
+use futures_util::{Stream, TryStreamExt as _};
 use prost::Message as _;
 use prost::bytes::{Buf as _, BufMut as _, Bytes};
 use std::convert::Infallible;
 use std::env;
 use std::error::Error;
 use std::future::{Ready, ready};
-use std::io::Write as _;
+use std::io::{self, IoSlice, Write as _};
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use token_broker::clock::Clock;
 use token_broker::grpc::pb::GetTokenRequest;
 use token_broker::listener::Http2Limits;
-use tokio::net::TcpListener;
+use token_broker::revision::Revisions;
+use token_broker::tls::{self, Clients, Files};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
 use tonic::body::Body;
 use tonic::client;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::{self, NamedService, UnaryService};
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status};
 
@@ -33,16 +41,16 @@ const METHOD: &str = "/tokenbroker.v1.TokenService/GetToken";
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [listen, broker, workspace] = arguments.as_slice() else {
-        return Err("usage: bare LISTEN BROKER WORKSPACE".into());
+    let [listen, broker, workspace, files @ ..] = arguments.as_slice() else {
+        return Err("usage: bare LISTEN BROKER WORKSPACE [CERTIFICATE KEY CLIENT_CA]".into());
     };
     let response = ask(broker, workspace).await?;
     let socket = TcpListener::bind(listen).await?;
     // For the script, which waits for this line.
-    writeln!(std::io::stdout(), "bare: {} bytes on {}", response.len(), socket.local_addr()?)?;
+    writeln!(io::stdout(), "bare: {} bytes on {}", response.len(), socket.local_addr()?)?;
     let limits = Http2Limits::default();
     let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
-    let serving = Server::builder()
+    let server = Server::builder()
         .max_concurrent_streams(limits.max_concurrent_streams)
         .initial_stream_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
@@ -51,9 +59,70 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .http2_max_pending_accept_reset_streams(Some(limits.max_pending_accept_reset_streams))
         .http2_keepalive_interval(Some(limits.keep_alive_interval))
         .http2_keepalive_timeout(Some(limits.keep_alive_timeout))
-        .add_service(Bare(response))
-        .serve_with_incoming(incoming);
-    Ok(serving.await?)
+        .add_service(Bare(response));
+    match files {
+        [] => server.serve_with_incoming(incoming).await?,
+        [certificate, key, client_ca] => {
+            server.serve_with_incoming(secured(incoming, tls(certificate, key, client_ca)?)).await?;
+        }
+        _ => return Err("a certificate, a key and an authority, or nothing".into()),
+    }
+    Ok(())
+}
+
+fn tls(certificate: &str, key: &str, client_ca: &str) -> Result<tls::Server, tls::Error> {
+    let (certificate, key, client_ca) = (certificate.into(), key.into(), Some(client_ca.into()));
+    let clients = Clients::Required { trust_domains: Vec::new() };
+    tls::Server::new(Files { certificate, key, client_ca, crl: None }, clients, Revisions::default(), Clock::system())
+}
+
+/// One handshake after the other: there are ten, before anything is measured.
+fn secured(incoming: TcpIncoming, tls: tls::Server) -> impl Stream<Item = io::Result<Secured>> {
+    incoming.and_then(move |socket| {
+        let tls = tls.clone();
+        async move { Ok(Secured(tls.accept(socket).await?.0)) }
+    })
+}
+
+/// A connection, as tonic takes it.
+struct Secured(TlsStream<TcpStream>);
+
+impl Connected for Secured {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) -> Self::ConnectInfo {}
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
 }
 
 /// The bytes of the broker's response, undecoded.

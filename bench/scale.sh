@@ -19,6 +19,8 @@ import os, sys
 count, directory, upstream = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 with open(f"{directory}/broker.toml", "w") as config:
     config.write('[server]\ngrpc_listen = "127.0.0.1:0"\nprobe_listen = "127.0.0.1:0"\n')
+    config.write('[audit]\nsinks = ["file"]\nfile = "audit.jsonl"\n')
+    config.write('[limits]\nget_per_second = 1000000\nget_burst = 1000000\n')  # one caller stands for a fleet
     config.write(f'[[upstreams]]\nname = "emnify"\nkind = "emnify"\nurl = "{upstream}"\n')
     config.write('[[grants]]\ncaller = "loopback"\nworkspaces = ["t/*"]\nactions = ["get", "watch", "report", "health"]\n')
     for n in range(count):

@@ -1,12 +1,12 @@
 """The cached GetToken of a broker against a bare tonic server that returns the same bytes. See bench/wire.sh."""
 
 import argparse
+import json
 import os
 import re
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 from stand import WORKSPACE, Stand, counter
@@ -18,30 +18,63 @@ ROUND = 60.0  # seconds that a round may take
 BUSY = 0.9  # of a core: a round in which a server got less was disturbed
 
 
+# The caller of the form with client certificates, and how many grants there are besides its own.
+CALLER, OTHERS = "spiffe://bench.example/ns/weekly/sa/reader", 99
+
+
 def main():
     options = parse()
-    with Stand(options.program, options.client_core) as stand, tempfile.NamedTemporaryFile() as request:
-        request.write(framed_request())
-        request.flush()
-        load = Load(options, request.name)
-        broker = stand.broker(core=options.server_core)
+    with Stand(options.program, options.client_core) as stand:
+        serving, calling, more = certificates(stand) if options.mtls else ([], [], "")
+        load = Load(options, calling)
+        broker = stand.broker(core=options.server_core, more=more)
         # Its question also brings the token into the broker's cache.
-        command = [options.bare, "127.0.0.1:0", f"http://{broker.grpc}", WORKSPACE]
+        command = [options.bare, "127.0.0.1:0", f"http://{broker.grpc}", WORKSPACE, *serving]
         bare = stand.start(command, r"bare: (\d+) bytes on (\S+)\n", "stdout", options.server_core)
-        size, bare.grpc = int(bare.ready[1]), bare.ready[2]
+        size, bare.target = int(bare.ready[1]), bare.ready[2]
+        broker.target = broker.listeners["mesh"] if options.mtls else broker.grpc
         for server in (bare, broker):
             load.run(server, options.calls // 4)
         rounds = []
         # Disturbed rounds are shown and don't count; some more are tried instead.
         while len(rounds) < 2 * options.rounds and len(undisturbed(rounds)) < options.rounds:
             rounds.append(one_round(load, bare, broker, options.calls, len(rounds)))
+        is_recorded(stand.audit, CALLER if options.mtls else "loopback")
         report(options, size, rounds)
+
+
+def certificates(stand):
+    """What the bare server is given, what the callers are given, and the broker's listener and grants."""
+    certificate, key, ca = stand.certificate("server", "DNS:localhost", "serverAuth")
+    client, client_key, _ = stand.certificate("client", f"URI:{CALLER}", "clientAuth")
+    grant = '[[grants]]\ncaller = "{}"\nworkspaces = ["{}"]\nactions = ["get", "watch", "report", "health"]\n'
+    grants = [grant.format(f"spiffe://bench.example/ns/team-{n}/sa/*", "bench/**") for n in range(OTHERS)]
+    listener = f"""
+        [[listeners]]
+        name = "mesh"
+        address = "127.0.0.1:0"
+        callers = "certificate"
+        tls = {{ certificate_file = "{certificate}", key_file = "{key}", client_ca_file = "{ca}" }}
+        trust_domains = ["bench.example"]
+    """
+    more = listener + "".join(grants) + grant.format("spiffe://bench.example/ns/weekly/sa/*", WORKSPACE)
+    return [certificate, key, ca], [client, client_key, ca], more
+
+
+def is_recorded(audit, caller):
+    """That the audit was on: the first release to the caller stands there."""
+    with open(audit, encoding="ascii") as file:
+        records = [json.loads(line) for line in file]
+    if not any(record.get("caller") == caller and record.get("workspace") == WORKSPACE for record in records):
+        sys.exit(f"the audit says nothing of {caller}")
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--program", required=True, help="the broker's binary")
     parser.add_argument("--bare", required=True, help="the binary of bench/bare.rs")
+    parser.add_argument("--load", required=True, help="the binary of bench/load.rs")
+    parser.add_argument("--mtls", action="store_true", help="behind TLS 1.3, with a client certificate")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=100_000, help="to each server in each round")
     parser.add_argument("--connections", type=int, default=10)
@@ -52,30 +85,24 @@ def parse():
     return parser.parse_args()
 
 
-def framed_request():
-    name = WORKSPACE.encode()
-    message = b"\x0a" + bytes([len(name)]) + name
-    return b"\x00" + len(message).to_bytes(4, "big") + message
-
-
 class Load:
-    """h2load, which knows HTTP/2 and nothing of gRPC: a refusal is a success to it, and so are bytes that are none."""
+    """bench/load.rs, which counts answers and does not look at them: a refusal is a success to it."""
 
-    def __init__(self, options, request):
-        self.command = ["taskset", "--cpu-list", str(options.client_core), "h2load", "--threads=1"]
-        self.command += [f"--clients={options.connections}", f"--max-concurrent-streams={options.streams}"]
-        self.command += [f"--data={request}", "--header=content-type: application/grpc", "--header=te: trailers"]
+    def __init__(self, options, certificates):
+        self.command = ["taskset", "--cpu-list", str(options.client_core), options.load]
+        self.shape = [str(options.connections), str(options.streams), WORKSPACE, *certificates]
 
     def run(self, server, calls):
-        """Sends so many calls; returns calls per second and the server's CPU time per call in microseconds."""
-        before, begun = server.cpu_seconds(), time.monotonic()
-        command = [*self.command, f"--requests={calls}", f"http://{server.grpc}{METHOD}"]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=ROUND, check=True)
-        cpu, took = server.cpu_seconds() - before, time.monotonic() - begun
-        if f" {calls} succeeded, 0 failed, 0 errored, 0 timeout" not in ran.stdout:
-            sys.exit(f"not all calls were answered:\n{ran.stdout}")
-        rate = float(re.search(r"finished in [^,]*, ([0-9.]+) req/s", ran.stdout)[1])
-        return {"rate": rate, "cpu": cpu / calls * 1e6, "busy": cpu / took}
+        """Sends so many calls; returns calls per second, the server's CPU time per call in microseconds, and what part of
+        a core it had while it was called."""
+        before = server.cpu_seconds()
+        ran = subprocess.run([*self.command, server.target, str(calls), *self.shape], capture_output=True, text=True, timeout=ROUND)
+        cpu = server.cpu_seconds() - before
+        said = re.fullmatch(r"(\d+) calls in ([0-9.]+) s, (\d+) bytes\n", ran.stdout)
+        if ran.returncode or not said or int(said[1]) != calls:
+            sys.exit(f"not all calls were answered:\n{ran.stdout}{ran.stderr}")
+        took = float(said[2])
+        return {"rate": calls / took, "cpu": cpu / calls * 1e6, "busy": cpu / took, "bytes": int(said[3]) / calls}
 
 
 def one_round(load, bare, broker, calls, number):
@@ -88,6 +115,9 @@ def one_round(load, bare, broker, calls, number):
     ok, cached = counter(broker, OK) - counted[0], counter(broker, CACHED) - counted[1]
     if (ok, cached) != (calls, calls):
         sys.exit(f"of {calls} calls {ok} were OK and {cached} served from the cache")
+    # What remains of the validity is a number that takes fewer bytes when it is small.
+    if abs(measured["bare"]["bytes"] - measured["broker"]["bytes"]) > 8:
+        sys.exit(f"the answers differ: {measured}")
     return measured
 
 
@@ -101,8 +131,10 @@ def report(options, size, rounds):
     def median(pick):
         return statistics.median(pick(r["broker"], r["bare"]) for r in good or rounds)
 
-    print(f"{len(rounds)} rounds of {options.calls} calls to each, {size} bytes per answer, "
+    how = "TLS 1.3 with a client certificate" if options.mtls else "plaintext"
+    print(f"{how}: {len(rounds)} rounds of {options.calls} calls to each, {size} bytes per answer, "
           f"{options.connections} connections with {options.streams} calls at a time")
+    print(f"load average {' '.join(f'{load:.2f}' for load in os.getloadavg())}")
     print(f"all {options.calls * len(rounds)} calls to the broker were OK and served from the cache, by its own count\n")
     print("round   broker/s     bare/s  ratio   broker µs   bare µs   broker busy  bare busy")
     for number, r in enumerate(rounds, 1):

@@ -50,11 +50,12 @@ const MAX_RESPONSE: usize = 256 * 1024;
 /// when it is.
 const DRAINING_RETRY: Duration = Duration::from_secs(1);
 
+const GET_TOKEN: &str = "/tokenbroker.v1.TokenService/GetToken";
 const WATCH_TOKENS: &str = "/tokenbroker.v1.TokenService/WatchTokens";
 
 /// The paths that are served, for the metrics.
 pub const METHODS: [&str; 5] = [
-    "/tokenbroker.v1.TokenService/GetToken",
+    GET_TOKEN,
     WATCH_TOKENS,
     "/tokenbroker.v1.TokenService/ReportRejectedToken",
     "/grpc.health.v1.Health/Check",
@@ -99,6 +100,8 @@ pub fn routes(parts: Parts, means: Means) -> Router {
     let tokens = TokenServiceServer::from_arc(Arc::clone(&api))
         .max_decoding_message_size(MAX_REQUEST)
         .max_encoding_message_size(MAX_RESPONSE);
+    // By its whole path, so that no part of it is cut out and kept.
+    let get = tokens.clone();
     // tonic has one limit for all methods of a service.
     let watch = TokenServiceServer::from_arc(api)
         .max_decoding_message_size(MAX_WATCH_REQUEST)
@@ -120,8 +123,11 @@ pub fn routes(parts: Parts, means: Means) -> Router {
             Err(error) => tracing::error!(%error, "reflection can't be served"),
         }
     }
-    let routes = services.prepare().into_axum_router().route_service(WATCH_TOKENS, watch);
-    authenticated(routes.layer(deadlines), means, of_authentication, audit).layer(request_ids).layer(metrics)
+    let routes = services.prepare().into_axum_router();
+    let routes = routes.route_service(GET_TOKEN, get).route_service(WATCH_TOKENS, watch);
+    // From the outside in. As one: every layer that axum is given alone costs a box for the service and one for its
+    // answer, per call.
+    routes.layer((metrics, request_ids, Authenticate::new(means, of_authentication, audit), deadlines))
 }
 
 /// Lets only those requests through whose caller is known by these means, with [`Authenticated`] as an extension.

@@ -11,11 +11,12 @@ use prometheus_client::registry::Registry;
 use prost::Message as _;
 use prost::bytes::Bytes;
 use std::error::Error;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
-use token_broker::audit::Via;
+use token_broker::audit::{Audit, Followed, Metrics as AuditMetrics, Output, Terms, Via};
 use token_broker::broker::{Ask, Asker, Broker};
 use token_broker::clock::Clock;
 use token_broker::engine::{Call, Engine, Limits, Metrics, Origin, Settings, Source, Workspace};
@@ -83,6 +84,24 @@ impl Height {
     }
 }
 
+/// A sink that takes every record. Only the first hit of a Workspace has one.
+#[derive(Debug)]
+struct Taken;
+
+impl Output for Taken {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn follow(&mut self, _anew: bool) -> io::Result<Followed> {
+        Ok(Followed::Same)
+    }
+}
+
 /// An upstream that answers at once.
 #[derive(Debug)]
 struct Instantly;
@@ -115,6 +134,9 @@ impl World {
             actions: Action::ALL.into_iter().collect(),
         }]);
         let broker = Broker::new(engine.clone(), policy, Revisions::default()).limited_by(unlimited());
+        let (sinks, counted) =
+            (vec![("bench", Box::new(Taken) as Box<dyn Output>)], AuditMetrics::register(&mut registry));
+        let broker = broker.audited_by(Audit::over(sinks, Terms::default(), clock.clone(), &supervisor, counted)?);
         let parts = Parts {
             broker: broker.clone(),
             clock,

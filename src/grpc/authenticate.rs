@@ -12,6 +12,7 @@ use crate::identity::{Authenticated, Bearer, TrustDomain, headers, xfcc};
 use crate::listener::Peer;
 use crate::policy::CallerPattern;
 use checked::Checked;
+use futures_util::future::Either;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use std::convert::Infallible;
@@ -51,6 +52,8 @@ struct Shared {
     means: Means,
     clock: Clock,
     audit: Audit,
+    /// The one caller of plaintext listeners, made once.
+    loopback: Authenticated,
 }
 
 /// A service that knows who asks: [`Authenticated`] is an extension of every request that reaches it, except by
@@ -71,7 +74,7 @@ enum Judged {
 
 impl Authenticate {
     pub(super) fn new(means: Means, clock: Clock, audit: Audit) -> Self {
-        Self(Arc::new(Shared { means, clock, audit }))
+        Self(Arc::new(Shared { means, clock, audit, loopback: Authenticated::loopback() }))
     }
 }
 
@@ -81,7 +84,7 @@ impl Shared {
         let judged = self.one_proof(headers).and_then(|()| match &self.means {
             Means::Loopback => {
                 let is_local = peer.addr.ip().is_some_and(|ip| ip.is_loopback());
-                is_local.then(|| Judged::Proven(Authenticated::loopback())).ok_or("it does not come from loopback")
+                is_local.then(|| Judged::Proven(self.loopback.clone())).ok_or("it does not come from loopback")
             }
             Means::Channel => self.proven(peer).map(Judged::Proven),
             Means::ForwardedCertificate { proxies, trust_domains } => {
@@ -208,27 +211,32 @@ where
 {
     type Response = Response<C>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    // What is known by the head goes on without a box of its own.
+    type Future = Either<S::Future, Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let mut request = request.map(Checked::new);
-        let peer = request.extensions().get::<Peer>().cloned();
-        match self.shared.judge(request.headers_mut(), peer.as_ref()) {
-            Ok(Judged::Nobody) => Box::pin(self.inner.call(request)),
+        let (mut head, body) = request.into_parts();
+        let peer = head.extensions.get::<Peer>();
+        let judged = self.shared.judge(&mut head.headers, peer);
+        let request = |head| Request::from_parts(head, Checked::new(body));
+        match judged {
+            Ok(Judged::Nobody) => Either::Left(self.inner.call(request(head))),
             Ok(Judged::Proven(proven)) => {
-                request.extensions_mut().insert(proven);
-                Box::pin(self.inner.call(request))
+                head.extensions.insert(proven);
+                Either::Left(self.inner.call(request(head)))
             }
             Ok(Judged::Shown(bearer, value)) => {
+                let peer = peer.cloned();
+                let mut request = request(head);
                 // The one that was asked whether it is ready is the one that is called.
                 let clone = self.inner.clone();
                 let mut inner = std::mem::replace(&mut self.inner, clone);
                 let shared = Arc::clone(&self.shared);
-                Box::pin(async move {
+                Either::Right(Box::pin(async move {
                     let Some(peer) = peer else { return Ok(answer(Error::new(Reason::Bug))) };
                     match judge_token(&shared, bearer.as_ref(), &value, &peer).await {
                         Ok(proven) => {
@@ -240,11 +248,11 @@ where
                             Ok(answer(error))
                         }
                     }
-                })
+                }))
             }
             Err(error) => {
-                self.shared.denied(peer.as_ref(), error.reason);
-                Box::pin(ready(Ok(answer(error))))
+                self.shared.denied(peer, error.reason);
+                Either::Right(Box::pin(ready(Ok(answer(error)))))
             }
         }
     }

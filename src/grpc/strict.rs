@@ -15,6 +15,14 @@ use tonic::Status;
 use tonic::codec::{self, BufferSettings, DecodeBuf};
 use tonic_prost::ProstEncoder;
 
+/// Where a message is written, in bytes: an answer with a token of 1,500 fits, and a larger one makes it grow. tonic's
+/// own 8 KiB would be allocated, and zeroed when they are freed, for every call.
+const ROOM: usize = 2 * 1024;
+/// Where a message is read, in bytes: most requests are a name, and larger ones make it grow.
+const SPARE: usize = 256;
+/// Messages of a stream that are ready together are sent together, up to this; tonic's own.
+const ENOUGH: usize = 32 * 1024;
+
 /// What a message may hold.
 pub trait Fields {
     /// The numbers of its fields, for messages that are read strictly.
@@ -70,7 +78,7 @@ where
     type Decoder = Decoder<D>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::default())
+        ProstEncoder::new(BufferSettings::new(ROOM, ENOUGH))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -85,6 +93,10 @@ impl<D: Message + Default + Fields> codec::Decoder for Decoder<D> {
     fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
         let bytes = source.copy_to_bytes(source.remaining());
         Ok(Some(read(bytes)?))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(SPARE, ENOUGH)
     }
 }
 

@@ -4,6 +4,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue};
 use std::future::Future;
+use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,9 +60,10 @@ impl RequestIds {
 impl Sequence {
     fn next(&self) -> RequestId {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let text = format!("{:016x}", mix(self.seed.wrapping_add(n)));
-        // Hexadecimal digits always are a header value.
-        let value = HeaderValue::from_str(&text);
+        let mut text = [0; 16];
+        let written = write!(text.as_mut_slice(), "{:016x}", mix(self.seed.wrapping_add(n)));
+        // Sixteen hexadecimal digits fit, and always are a header value.
+        let value = written.ok().and_then(|()| HeaderValue::from_bytes(&text).ok());
         RequestId(value.unwrap_or(HeaderValue::from_static("invalid")))
     }
 }
