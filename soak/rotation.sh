@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The certificate of a `serve` process and the authority of its callers, replaced every 5 s, 60 times, under 200 new TLS
+# connections a second and steady calls; an expired certificate, half a file and another's key in between. openssl makes
+# all files. Five minutes and a release build; fails if a handshake or a call does, or if something is seen after more
+# than 2 s.
+#
+#   soak/rotation.sh
+#   soak/rotation.sh --rotations 12     # a minute
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ "${1:-}" = --rotations ]; then
+  export TOKEN_BROKER_ROTATIONS=$2
+fi
+TOKEN_BROKER_HOLDS=full exec cargo test --locked --release --test it cli::rotation:: -- --nocapture --test-threads=1
