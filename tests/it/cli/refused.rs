@@ -63,7 +63,7 @@ fn certificates(doors: &Doors) -> Vec<(&'static str, Identity)> {
         ("for any use", issue(callers, "any", &leaf("extendedKeyUsage=anyExtendedKeyUsage"))),
         (
             "an authority as a leaf",
-            issue(callers, "ca", &format!("basicConstraints=critical,CA:TRUE\nsubjectAltName={URI}")),
+            issue(callers, "authority", &format!("basicConstraints=critical,CA:TRUE\nsubjectAltName={URI}")),
         ),
         ("CN only", issue(callers, "cn", "basicConstraints=critical,CA:FALSE\nextendedKeyUsage=clientAuth")),
         ("self-signed", Identity { certificate: own.certificate(), key: own.key() }),

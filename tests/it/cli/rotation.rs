@@ -12,10 +12,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use token_broker::grpc::pb::GetTokenResponse;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tonic::Status;
 
 /// Within which a new certificate is to be shown, and a bad file told.
 const SEEN: Duration = Duration::from_secs(2);
@@ -40,6 +42,13 @@ struct Tally {
     handshakes: u64,
     calls: u64,
     failed: Vec<String>,
+}
+
+impl Tally {
+    fn called(&mut self, round: usize, outcome: Result<GetTokenResponse, Status>) {
+        self.calls += 1;
+        self.failed.extend(outcome.err().map(|status| format!("call with round {round}: {status:?}")));
+    }
 }
 
 struct Load {
@@ -109,10 +118,7 @@ async fn call(address: SocketAddr, told: watch::Receiver<Now>, tally: Arc<Mutex<
         };
         while told.borrow().round == round {
             let outcome = get(channel.clone(), WORKSPACE, &[]).await;
-            let mut tally = tally.lock().unwrap();
-            tally.calls += 1;
-            tally.failed.extend(outcome.err().map(|status| format!("call with round {round}: {status:?}")));
-            drop(tally);
+            tally.lock().unwrap().called(round, outcome);
             sleep(Duration::from_millis(5)).await;
         }
     }
