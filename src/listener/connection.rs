@@ -2,6 +2,7 @@
 
 use super::guard::Guarded;
 use super::limits::{Http2Limits, Limits};
+use super::pace::Pace;
 use super::preface::{self, Spoken};
 use super::{Peer, Protocol};
 use crate::supervisor::Supervisor;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
@@ -110,7 +111,8 @@ impl Connection {
         let limits = &self.limits;
         let going = CancellationToken::new();
         let requests = Requests { routes: self.routes.clone(), peer: self.peer.clone(), going: Going(going.clone()) };
-        let io = TokioIo::new(Guarded::new(io, first, limits.write_stall));
+        let pace = (spoken == Spoken::Http2).then(|| Pace::new(&limits.http2, Instant::now()));
+        let io = TokioIo::new(Guarded::new(io, first, limits.write_stall).paced(pace));
         match spoken {
             Spoken::Http2 => {
                 let streams = Streams { owner: scoped, calls: Calls::default() };

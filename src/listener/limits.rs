@@ -70,6 +70,13 @@ pub struct Http2Limits {
     /// From a PING to the cut. Default 5 s: with the interval less than 15 s, for which nobody may stay in any phase. Also
     /// ends a peer that stops in the middle of a frame or of a header block, since it can't answer there.
     pub keep_alive_timeout: Duration,
+    /// Frames that carry no call (PING, SETTINGS, WINDOW_UPDATE, …) per second in the long run; whoever sends more is read
+    /// more slowly. Each call earns some more. Default 1,000.
+    pub control_frames_per_second: u32,
+    /// The same at once, after a rest. Default 2,000.
+    pub control_frames_burst: u32,
+    /// After how long of being slowed down for that a peer is cut. Default 10 s.
+    pub control_frames_patience: Duration,
 }
 
 impl Default for Limits {
@@ -108,6 +115,9 @@ impl Default for Http2Limits {
             max_local_error_reset_streams: 1024,
             keep_alive_interval: Duration::from_secs(8),
             keep_alive_timeout: Duration::from_secs(5),
+            control_frames_per_second: 1000,
+            control_frames_burst: 2000,
+            control_frames_patience: Duration::from_secs(10),
         }
     }
 }

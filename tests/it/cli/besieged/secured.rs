@@ -182,7 +182,7 @@ async fn floods_behind_tls_harm_nobody() {
     let lasts = form.pick(Duration::from_millis(700), Duration::from_secs(10));
     let doors = Doors::with(Revocations::None, "").await;
     let attacker = Arc::new(doors.client(Some(&doors.callers.caller("attacker", crate::cli::doors::URI))));
-    let good = Good::start(&doors);
+    let mut good = Good::start(&doors);
     sleep(lasts).await;
     report("TLS, no flood", good.fared());
     let before = memory_of(pid(&doors), "VmRSS");
@@ -194,7 +194,7 @@ async fn floods_behind_tls_harm_nobody() {
             attack.spawn(flood(doors.mesh, Arc::clone(&attacker), Arc::clone(&one), Arc::clone(&told)));
         }
         let (begun, mut most) = (Instant::now(), 0);
-        while begun.elapsed() < lasts {
+        while begun.elapsed() < lasts || good.seen.lock().unwrap().took.is_empty() {
             sleep(Duration::from_millis(20)).await;
             most = most.max(memory_of(pid(&doors), "VmRSS"));
         }
@@ -205,7 +205,7 @@ async fn floods_behind_tls_harm_nobody() {
         report(&format!("TLS, {what}"), figures);
         assert!(grown <= MOST_GROWTH, "{what}: {grown}");
     }
-    good.ends().await;
+    good.running.shutdown().await;
 }
 
 /// Who stays in a phase: its socket, and what keeps that open.
