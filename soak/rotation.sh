@@ -6,9 +6,15 @@
 #
 #   soak/rotation.sh
 #   soak/rotation.sh --rotations 12     # a minute
+#   soak/rotation.sh --debug            # without a release build
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-if [ "${1:-}" = --rotations ]; then
-  export TOKEN_BROKER_ROTATIONS=$2
-fi
-TOKEN_BROKER_HOLDS=full exec cargo test --locked --release --test it cli::rotation:: -- --nocapture --test-threads=1
+profile=(--release)
+while [ $# -gt 0 ]; do
+  case $1 in
+    --rotations) export TOKEN_BROKER_ROTATIONS=$2; shift 2 ;;
+    --debug) profile=(); shift ;;
+    *) echo "usage: soak/rotation.sh [--debug] [--rotations N]" >&2; exit 2 ;;
+  esac
+done
+TOKEN_BROKER_HOLDS=full exec cargo test --locked "${profile[@]}" --test it cli::rotation:: -- --nocapture --test-threads=1

@@ -171,8 +171,6 @@ mod tests {
             assert_eq!(goes_on.judge(begun + second * SECOND), Verdict::Read);
             goes_on.came(&frame(PING, 8).repeat(10));
         }
-        goes_on.came(&frame(PING, 8));
-        assert_eq!(goes_on.judge(begun + 10 * SECOND), Verdict::Read);
         goes_on.came(&frame(PING, 8).repeat(20));
         assert_eq!(goes_on.judge(begun + 10 * SECOND), Verdict::Cut);
         assert_eq!(rests.judge(begun + 10 * SECOND), Verdict::Read);
