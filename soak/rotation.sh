@@ -6,7 +6,7 @@
 #
 #   soak/rotation.sh
 #   soak/rotation.sh --rotations 12     # a minute
-#   soak/rotation.sh --debug            # without a release build
+#   soak/rotation.sh --debug            # without a release build, and without judging times
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 profile=(--release)
