@@ -6,6 +6,7 @@
 #
 #   soak/rotation.sh
 #   soak/rotation.sh --rotations 12     # a minute
+#   soak/rotation.sh --rate 50          # new connections a second
 #   soak/rotation.sh --debug            # without a release build, and without judging times
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,8 +14,9 @@ profile=(--release)
 while [ $# -gt 0 ]; do
   case $1 in
     --rotations) export TOKEN_BROKER_ROTATIONS=$2; shift 2 ;;
+    --rate) export TOKEN_BROKER_HANDSHAKES=$2; shift 2 ;;
     --debug) profile=(); shift ;;
-    *) echo "usage: soak/rotation.sh [--debug] [--rotations N]" >&2; exit 2 ;;
+    *) echo "usage: soak/rotation.sh [--debug] [--rotations N] [--rate N]" >&2; exit 2 ;;
   esac
 done
 TOKEN_BROKER_HOLDS=full exec cargo test --locked "${profile[@]}" --test it cli::rotation:: -- --nocapture --test-threads=1

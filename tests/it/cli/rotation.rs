@@ -205,22 +205,24 @@ impl Rotation {
     }
 }
 
-/// How many rounds there are in the full form.
-fn rounds(form: Form) -> usize {
-    let asked = std::env::var("TOKEN_BROKER_ROTATIONS").ok().map(|text| text.parse().expect("a number of rotations"));
-    form.pick(3, asked.unwrap_or(60))
+/// What the full form was asked for.
+fn asked<T: std::str::FromStr>(form: Form, variable: &str, bounded: T, full: T) -> T {
+    let asked = std::env::var(variable).ok();
+    let asked = asked.map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number")));
+    form.pick(bounded, asked.unwrap_or(full))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rotation_under_load_fails_nobody() {
     let form = Form::of_process();
-    let rounds = rounds(form);
+    let rounds = asked(form, "TOKEN_BROKER_ROTATIONS", 3_usize, 60);
+    let per_second = asked(form, "TOKEN_BROKER_HANDSHAKES", 50_u32, 200);
     let doors = Doors::with(Revocations::None, "").await;
     let first = Round { authority: doors.callers.clone(), caller: doors.good(), shown: doors.servers.server("first") };
     let mut all = vec![first];
     all.extend((1..=rounds).map(|at| round(&doors, at)));
     let now = |doors: &Doors, round| Now { round, config: Arc::new(doors.client(Some(&all[round].caller))) };
-    let load = Load::start(doors.mesh, now(&doors, 0), form.pick(50, 200));
+    let load = Load::start(doors.mesh, now(&doors, 0), per_second);
     let begun = Instant::now();
     let mut rotation = Rotation { doors, load, slowest: Duration::ZERO, refused: 0, form };
     for at in 1..=rounds {
