@@ -1,5 +1,5 @@
-//! A stream that fails when its peer is silent at the start or stops reading, the two waits that hyper does not bound, and
-//! that slows down who floods it.
+//! A stream that fails when its peer is silent at the start or stops reading, the two waits that hyper does not bound,
+//! and that slows down who floods it.
 
 use super::pace::{Pace, Verdict};
 use std::io;

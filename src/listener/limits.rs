@@ -67,11 +67,11 @@ pub struct Http2Limits {
     pub max_local_error_reset_streams: usize,
     /// Between PINGs on a quiet connection. Default 8 s.
     pub keep_alive_interval: Duration,
-    /// From a PING to the cut. Default 5 s: with the interval less than 15 s, for which nobody may stay in any phase. Also
-    /// ends a peer that stops in the middle of a frame or of a header block, since it can't answer there.
+    /// From a PING to the cut. Default 5 s: with the interval less than 15 s, for which nobody may stay in any phase.
+    /// Also ends a peer that stops in the middle of a frame or of a header block, since it can't answer there.
     pub keep_alive_timeout: Duration,
-    /// Frames that carry no call (PING, SETTINGS, `WINDOW_UPDATE`, …) per second in the long run; whoever sends more is read
-    /// more slowly. Each call earns some more. Default 1,000.
+    /// Frames that carry no call (PING, SETTINGS, `WINDOW_UPDATE`, …) per second in the long run; whoever sends more is
+    /// read more slowly. Each call earns some more. Default 1,000.
     pub control_frames_per_second: u32,
     /// The same at once, after a rest. Default 2,000.
     pub control_frames_burst: u32,

@@ -1,5 +1,5 @@
-//! A `serve` process with a door of each kind, the authorities and the issuer whose callers come in there, and what gets
-//! through.
+//! A `serve` process with a door of each kind, the authorities and the issuer whose callers come in there, and what
+//! gets through.
 
 use super::{ANY_PORT, Files, SECRET, Serving, Upstream, WORKSPACE, finish};
 use crate::bearer::signer::Signer;
