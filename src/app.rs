@@ -28,6 +28,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request::RequestIds;
 use crate::telemetry::rpc::RpcMetrics;
 use crate::{admin, tls};
+use futures_util::FutureExt as _;
 use listeners::{Judges, Listeners};
 use reload::Reloader;
 use roster::Roster;
@@ -224,7 +225,10 @@ impl App {
         let (grpc_address, probe_address) = (listeners.first(), listeners.probe_address());
         let clock = parts.clock.clone();
         audit.event(&audit::Record::Start { version: env!("CARGO_PKG_VERSION") });
-        probes.spawn_critical("audit", audit::watch(audit.clone(), readiness.clone()));
+        let (watched, owner) = (audit::watch(audit.clone(), readiness.clone()), probes.clone());
+        // It ends once all is written, a moment before its owner does.
+        let watched = watched.then(|()| async move { owner.draining().await });
+        probes.spawn_critical("audit", watched);
         let told = admin::router(readiness, self.metrics, self.history.clone());
         listeners.start(&parts, &supervisor, told, &probes);
         if let Some(Following { source, files, filter, hangup }) = self.following {

@@ -6,7 +6,8 @@
 //! works; memory and queues are bounded. A record may exist of a token that did not leave after all, never the other
 //! way round.
 //!
-//! What is written is decided in [`record`]; `docs/audit.md` describes it. Must not know how callers are told apart.
+//! What is written is decided in `audit::record`; `docs/audit.md` describes it. Must not know how callers are told
+//! apart.
 
 mod denials;
 mod metrics;

@@ -239,7 +239,8 @@ impl Broker {
         }
     }
 
-    /// Meanwhile another policy may have come into force, and with it another tenant behind the name.
+    /// Meanwhile the caller may have come to be believed no more, or another policy into force, and with it another
+    /// tenant behind the name.
     fn authorise_again(
         &self,
         edition: Edition,
@@ -247,6 +248,10 @@ impl Broker {
         action: Action,
         workspace: &WorkspaceName,
     ) -> Result<(), Error> {
+        if !asker.proven.is_believed(self.engine.clock().now().wall) {
+            self.denied(asker, action, Some(workspace), Reason::CallerUnauthenticated);
+            return Err(Error::new(Reason::CallerUnauthenticated));
+        }
         if self.policy.load().edition == edition {
             return Ok(());
         }

@@ -338,6 +338,7 @@ mod tests {
             settings::ENGINE_KEYS,
             health::KEYS,
             limits::KEYS,
+            audit::KEYS,
             upstream::KEYS,
             upstream::BUDGET_KEYS,
             upstream::CERTIFICATE_KEYS,

@@ -67,6 +67,11 @@ pub trait Bearer: fmt::Debug + Send + Sync {
 }
 
 impl Authenticated {
+    /// Whether it still counts, and has not ended by itself.
+    pub fn is_believed(&self, now: SystemTime) -> bool {
+        self.evidence.ends().is_none_or(|ends| now < ends) && self.evidence.holds(now)
+    }
+
     /// The user of a process at the other end of a Unix socket.
     pub fn unix(uid: u32) -> Self {
         Self { caller: Caller::unix(uid), evidence: Arc::new(Channel) }

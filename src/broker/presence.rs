@@ -67,12 +67,8 @@ impl Presence {
 
     /// Whether that is still believed.
     pub fn check(&self) -> Result<(), Error> {
-        let (now, evidence) = (self.clock.now().wall, &self.proven.evidence);
-        let has_ended = evidence.ends().is_some_and(|ends| ends <= now);
-        if has_ended || !evidence.holds(now) {
-            return Err(Error::new(Reason::CallerUnauthenticated));
-        }
-        Ok(())
+        let is_believed = self.proven.is_believed(self.clock.now().wall);
+        is_believed.then_some(()).ok_or_else(|| Error::new(Reason::CallerUnauthenticated))
     }
 
     /// Waits until it is time to judge again what the caller may do. Fails when it is not believed any more. Can be

@@ -1,7 +1,5 @@
 //! The configuration as a whole: all problems at once, the overlay, secret files, scale, the example.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
 mod descriptions;
 mod issuers;
 mod kinds;
@@ -467,6 +465,20 @@ fn more_workspaces_than_the_engine_allows_are_one_problem() {
     assert_eq!(keys, ["workspaces"]);
 }
 
+/// The first configuration of README.md, and what "Who may ask" adds to it.
+#[test]
+fn what_the_readme_shows_is_valid() {
+    let page = include_str!("../../README.md");
+    let tables = page.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(table, _)| table);
+    let shown: String = tables.filter(|table| table.contains("[[grants]]")).collect();
+    // The key of RFC 8037, appendix A.2.
+    let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let directory = directory(&[("fleet-production.token", "token-1\n"), ("jwks.json", keys)]);
+    let config = parse(&shown, &directory).unwrap();
+    assert_eq!(config.warnings, []);
+    assert_eq!((config.listeners.len(), config.issuers.len(), config.grants.len()), (3, 1, 4));
+}
+
 #[test]
 fn the_example_is_valid() {
     let directory = directory(&[
@@ -479,6 +491,9 @@ fn the_example_is_valid() {
     let path = directory.path().join("token-broker.toml");
     let config = Config::load(&path, &Environment::default()).unwrap();
     assert_eq!(config.warnings, []);
+    let kinds: Vec<_> = config.listeners.iter().map(token_broker::config::Listener::kind).collect();
+    assert_eq!(kinds, ["certificate", "bearer", "peer_credentials"]);
+    assert_eq!((config.server.grpc_listen, config.grants.len(), config.audit.stdout), (None, 4, false));
     assert_eq!(config.workspaces[0].keep_warm, KeepWarm::Always);
     assert_eq!(config.workspaces[0].fields.parameters["organisation"], "1234");
     assert_eq!(config.upstreams[0].budget.logins, NonZeroU32::new(100).unwrap());

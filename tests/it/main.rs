@@ -4,10 +4,14 @@
 mod architecture;
 #[cfg(test)]
 mod audit;
+#[cfg(test)]
 mod bearer;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
 mod config;
+#[cfg(test)]
+mod documents;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]

@@ -136,7 +136,16 @@ fn play(seeds: impl Iterator<Item = u64>) -> Result<Tally, String> {
 
 fn refusals() -> BTreeSet<&'static str> {
     use token_broker::error::Reason;
-    let never = [Reason::RequestInvalid, Reason::CallerForbidden, Reason::TokenPending, Reason::Draining, Reason::Bug];
+    let never = [
+        Reason::RequestInvalid,
+        Reason::CallerUnauthenticated,
+        Reason::CallerUnverifiable,
+        Reason::CallerForbidden,
+        Reason::TokenPending,
+        Reason::AuditUnavailable,
+        Reason::Draining,
+        Reason::Bug,
+    ];
     Reason::ALL.iter().filter(|reason| !never.contains(reason)).map(|reason| reason.as_str()).collect()
 }
 

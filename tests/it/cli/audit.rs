@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "figures, with --nocapture")]
 
 use super::{Files, PATIENCE, Process, SECRET, Serving, Upstream, finish, token_broker};
+use crate::grants::ALL_TO_LOOPBACK;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -25,6 +26,7 @@ fn files(upstream: &Upstream, audit: &str) -> Files {
     let upstream = upstream.address;
     let mut text = format!(
         "[server]\ngrpc_listen = \"127.0.0.1:0\"\nprobe_listen = \"127.0.0.1:0\"\ndrain_timeout = \"1s\"\n\
+         {ALL_TO_LOOPBACK}\
          [audit]\n{audit}\n\
          [[upstreams]]\nname = \"one\"\nkind = \"emnify\"\nurl = \"http://{upstream}\"\nmax_concurrent = 64\n\
          budget = {{ logins = 100000, per = \"1s\" }}\n"

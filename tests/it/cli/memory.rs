@@ -6,6 +6,7 @@
 mod scan;
 
 use super::{Files, PATIENCE, Process, Serving, Upstream, token_broker};
+use crate::grants::ALL_TO_LOOPBACK;
 use scan::{Memory, encodings};
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::ExitStatusExt as _;
@@ -35,16 +36,19 @@ fn config(upstream: &Upstream, deleted: usize) -> String {
     let mut text = format!(
         "[server]\ngrpc_listen = \"127.0.0.1:0\"\nprobe_listen = \"127.0.0.1:0\"\nreload_interval = \"20ms\"\n\
          [log]\nlevel = \"trace\"\n\
+         {ALL_TO_LOOPBACK}\
+         [audit]\nsinks = [\"file\"]\nfile = \"audit.jsonl\"\n\
          [[upstreams]]\nname = \"one\"\nkind = \"emnify\"\nurl = \"http://{}\"\nmax_concurrent = 16\n\
          budget = {{ logins = 100000 }}\n",
         upstream.address
     );
     let workspaces = (0..deleted).map(|n| (format!("t/{n}"), 2, "secret")).chain([(PUBLIC.to_owned(), 3, "kept")]);
     for (name, organisation, file) in workspaces {
-        text.push_str(&format!(
+        let workspace = format!(
             "[[workspaces]]\nname = \"{name}\"\nupstream = \"one\"\norganisation = {organisation}\nkeep_warm = \"always\"\n\
              credential = {{ application_token = {{ file = \"{file}\" }} }}\n"
-        ));
+        );
+        text.push_str(&workspace);
     }
     text
 }

@@ -48,7 +48,7 @@ async fn a_failure_is_told_with_what_it_means() {
 async fn an_unknown_workspace_asks_nobody() {
     let upstream = Upstream::start().await;
     let done = tried(&upstream, "fleet/asia").await;
-    assert_eq!((done.code, done.stdout.as_str()), (Some(64), ""));
+    assert_eq!(done.code, Some(64));
     assert_eq!(done.stderr, "token-broker: the configuration has no workspace of this name\n");
     let near = tried(&upstream, "fleet/europ").await;
     assert_eq!(

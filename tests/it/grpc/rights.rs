@@ -1,6 +1,6 @@
 //! Streams that stay open while what their callers are judged by changes.
 
-use super::{App, Channel, HOUR, HUNG, USUAL_AGE, USUAL_WINDOW, WORKSPACE, connect, told};
+use super::{App, Channel, HOUR, HUNG, USUAL_AGE, USUAL_WINDOW, WORKSPACE, asking, connect, told};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -190,6 +190,24 @@ async fn nothing_is_told_to_who_is_not_believed_any_more_though_nobody_said_that
     // The token is renewed within the hour.
     assert_eq!(end(&mut stream).await, unauthenticated());
     assert!(world.app.provider.calls() >= 2, "it was about to be told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_gets_no_token_once_its_caller_is_not_believed_any_more() {
+    let world = World::new().await;
+    let (gone, stays) = (Arc::new(Proof::default()), Arc::new(Proof::default()));
+    let mut of_gone = world.client(&caller(), &gone).await;
+    let mut of_other = world.client(&caller(), &stays).await;
+    world.app.provider.hangs();
+    let change = async {
+        tokio::time::sleep(SECOND).await;
+        gone.revoked.store(true, Ordering::SeqCst);
+        world.app.provider.goes_on();
+    };
+    let (refused, answered, ()) =
+        tokio::join!(of_gone.get_token(asking(WORKSPACE)), of_other.get_token(asking(WORKSPACE)), change);
+    assert_eq!(told(&refused.unwrap_err()), unauthenticated());
+    assert!(answered.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,7 +29,7 @@ struct Probes {
     /// Of the process; the probes have their own.
     supervisor: Supervisor,
     readiness: Readiness,
-    _probes: Supervisor,
+    _owner: Supervisor,
 }
 
 async fn probes() -> Probes {
@@ -41,7 +41,7 @@ async fn probes() -> Probes {
     let listener = Listener::bind(Address::Tcp(ANY), Protocol::Either, Limits::default()).await.unwrap();
     let address = listener.local_addr().unwrap();
     probes.spawn_critical("probes", listener.run(routes, probes.clone(), 1));
-    Probes { address, supervisor, readiness, _probes: probes }
+    Probes { address, supervisor, readiness, _owner: probes }
 }
 
 impl Probes {
@@ -99,7 +99,7 @@ async fn who_watches_is_told_of_the_drain_and_then_let_go() {
     assert_eq!(next(&mut workspace).await, Some(SERVICE_UNKNOWN));
     probes.readiness.drain();
     assert_eq!(next(&mut process).await, Some(NOT_SERVING));
-    drop(probes.supervisor.shutdown(Duration::ZERO).await);
+    probes.supervisor.shutdown(Duration::ZERO).await;
     assert_eq!(next(&mut process).await, None);
     assert_eq!(next(&mut workspace).await, None);
     assert_eq!(probes.check("").await, Ok(NOT_SERVING), "the probes outlive the rest");

@@ -234,7 +234,8 @@ fn forwarded_rows() -> Vec<(Sent, Option<&'static str>)> {
 fn shown(sent: &Sent) -> String {
     let fields = sent.fields.iter().skip(3).chain(&sent.trailers);
     let cut = |text: &str| text.chars().take(80).collect::<String>();
-    fields.map(|(name, value)| format!("{name}: {}; ", cut(value))).collect()
+    let fields: Vec<_> = fields.map(|(name, value)| format!("{name}: {}; ", cut(value))).collect();
+    fields.concat()
 }
 
 #[tokio::test]

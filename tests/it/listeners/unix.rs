@@ -75,7 +75,7 @@ async fn its_peer_is_the_user_that_connects() {
     assert!(path.exists());
     // The end of the listener is the end of its file.
     let ended = served.supervisor.shutdown(crate::listener::PATIENCE);
-    drop(tokio::time::timeout(crate::listener::PATIENCE, ended).await.unwrap());
+    tokio::time::timeout(crate::listener::PATIENCE, ended).await.unwrap();
     assert!(!path.exists());
 }
 

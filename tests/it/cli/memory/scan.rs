@@ -138,7 +138,8 @@ fn each_spelling_is_found_where_it_stands() {
         assert!(found(URL_SAFE_NO_PAD.encode(&text).as_bytes()), "base64url after {before}");
     }
     let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    let hex: String = around(secret).bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex: Vec<_> = around(secret).bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex.concat();
     for text in [around(secret), around(&form), hex, serde_json::to_string(&around(secret)).unwrap()] {
         assert!(found(text.as_bytes()), "{text}");
     }
