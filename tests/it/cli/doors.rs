@@ -75,8 +75,8 @@ impl Doors {
         files.write("crl.pem", &(callers.revocations() + &next.revocations()));
         files.write("keys.json", &key_set(&[&issuer]));
         files.write("token-broker.toml", &config(&files, upstream.address, revocations, server, GRANTS));
-        let mut serving = Serving::start(&files, &[]).await;
-        let [mesh, tokens] = [listening(&mut serving, "mesh").await, listening(&mut serving, "tokens").await];
+        let serving = Serving::start(&files, &[]).await;
+        let [mesh, tokens] = [listening(&serving, "mesh"), listening(&serving, "tokens")];
         let [mesh, tokens] = [mesh, tokens].map(|address| address.parse().unwrap());
         Self { upstream, files, serving, mesh, tokens, pki, servers, callers, next, issuer }
     }
@@ -207,7 +207,7 @@ fn config(files: &Files, upstream: SocketAddr, revocations: Revocations, server:
 }
 
 /// Where the listener of this name is.
-async fn listening(serving: &mut Serving, name: &str) -> String {
+fn listening(serving: &Serving, name: &str) -> String {
     // `serving` was logged after all of them.
     let log = serving.process.stderr();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

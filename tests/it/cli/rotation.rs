@@ -198,7 +198,7 @@ impl Rotation {
         let expired = servers.issue("expired", &Spec { extensions, start, end, ..Spec::default() });
         let another = servers.server("another");
         let half = current.shown.pem();
-        let half = half[..half.len() / 2].to_owned();
+        let half: String = half.chars().take(half.len() / 2).collect();
         self.refuses("an expired certificate", current, |this| this.show(&expired)).await;
         self.refuses("half a certificate", current, |this| replace(&this.path("tls.crt"), &half)).await;
         self.refuses("another's key", current, |this| replace(&this.path("tls.key"), &another.key_pem())).await;
