@@ -14,6 +14,7 @@ mod descriptors;
 mod guard;
 mod limits;
 mod metrics;
+mod pace;
 mod preface;
 mod socket;
 

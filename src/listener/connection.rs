@@ -2,6 +2,7 @@
 
 use super::guard::Guarded;
 use super::limits::{Http2Limits, Limits};
+use super::pace::Pace;
 use super::preface::{self, Spoken};
 use super::{Peer, Protocol};
 use crate::limits::Line;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
@@ -112,7 +113,8 @@ impl Connection {
         let going = CancellationToken::new();
         let (routes, peer, line) = (self.routes.clone(), self.peer.clone(), Line::default());
         let requests = Requests { routes, peer, going: Going(going.clone()), line: line.clone() };
-        let io = TokioIo::new(Guarded::new(io, first, line, limits.write_stall));
+        let pace = (spoken == Spoken::Http2).then(|| Pace::new(&limits.http2, Instant::now()));
+        let io = TokioIo::new(Guarded::new(io, first, line, limits.write_stall).paced(pace));
         match spoken {
             Spoken::Http2 => {
                 let streams = Streams { owner: scoped, calls: Calls::default() };

@@ -1,13 +1,14 @@
 //! A stream that fails when its peer is silent at the start or stops reading, the two waits that hyper does not bound;
-//! and of which nothing is read while its line is paused.
+//! that slows down who floods it; and of which nothing is read while its line is paused.
 
+use super::pace::{Pace, Verdict};
 use crate::limits::Line;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Wraps the stream of a connection.
 #[derive(Debug)]
@@ -21,6 +22,9 @@ pub(super) struct Guarded<T> {
     write_stall: Duration,
     /// Runs while the peer takes no bytes.
     stalled: Option<Pin<Box<Sleep>>>,
+    pace: Option<Pace>,
+    /// Runs while nothing is read for the sake of the pace.
+    waiting: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -34,7 +38,12 @@ impl<T> Guarded<T> {
     /// `write_stall`. While the line is paused, nothing is read.
     pub(super) fn new(io: T, first: Option<(usize, Duration)>, line: Line, write_stall: Duration) -> Self {
         let first = first.map(|(missing, within)| FirstBytes { missing, deadline: Box::pin(sleep(within)) });
-        Self { io, first, line, pause: None, write_stall, stalled: None }
+        Self { io, first, line, pause: None, write_stall, stalled: None, pace: None, waiting: None }
+    }
+
+    /// The same for HTTP/2, at this pace.
+    pub(super) fn paced(self, pace: Option<Pace>) -> Self {
+        Self { pace, ..self }
     }
 
     /// Waits while the line is paused, which it may be for longer when the wait is over.
@@ -48,6 +57,23 @@ impl<T> Guarded<T> {
         }
         self.pause = None;
         Poll::Ready(())
+    }
+
+    /// Ready when more may be read.
+    fn may_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.paused(cx));
+        let Some(pace) = &mut self.pace else { return Poll::Ready(Ok(())) };
+        loop {
+            if let Some(waiting) = &mut self.waiting {
+                ready!(waiting.as_mut().poll(cx));
+                self.waiting = None;
+            }
+            match pace.judge(Instant::now()) {
+                Verdict::Read => return Poll::Ready(Ok(())),
+                Verdict::Wait(time) => self.waiting = Some(Box::pin(sleep(time))),
+                Verdict::Cut => return Poll::Ready(Err(timed_out("it floods the connection with frames of no call"))),
+            }
+        }
     }
 
     /// Passes the outcome of a write on, unless it has been pending for too long.
@@ -66,9 +92,12 @@ impl<T> Guarded<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.paused(cx));
+        ready!(this.may_read(cx))?;
         let before = buf.filled().len();
         let outcome = Pin::new(&mut this.io).poll_read(cx, buf);
+        if let Some(pace) = &mut this.pace {
+            pace.came(buf.filled().get(before..).unwrap_or_default());
+        }
         let Some(first) = &mut this.first else {
             return outcome;
         };

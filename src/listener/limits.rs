@@ -21,7 +21,7 @@ pub struct Limits {
     /// From the accept, or the end of the handshake, to the first bytes (HTTP/2: the whole 24-byte preface). Default
     /// 5 s. Keep-alive does not see a peer that never sends them.
     pub first_bytes: Duration,
-    /// How long a peer may leave what was sent to it unread before it is cut. Default 20 s.
+    /// How long a peer may leave what was sent to it unread before it is cut. Default 10 s.
     pub write_stall: Duration,
     /// When a connection is asked to go (GOAWAY), so that load spreads over replicas. Default 30 min.
     pub max_age: Duration,
@@ -65,11 +65,18 @@ pub struct Http2Limits {
     /// Streams that were reset because the peer broke the protocol; more end the connection. Default 1,024. tonic
     /// 0.14.3 and later switch this off, and a peer that never reads then fills the memory.
     pub max_local_error_reset_streams: usize,
-    /// Between PINGs on a quiet connection. Default 20 s.
+    /// Between PINGs on a quiet connection. Default 8 s.
     pub keep_alive_interval: Duration,
-    /// From a PING to the cut. Default 10 s. Also ends a peer that stops in the middle of a frame or of a header block,
-    /// since it can't answer there.
+    /// From a PING to the cut. Default 5 s: with the interval less than 15 s, for which nobody may stay in any phase.
+    /// Also ends a peer that stops in the middle of a frame or of a header block, since it can't answer there.
     pub keep_alive_timeout: Duration,
+    /// Frames that carry no call (PING, SETTINGS, `WINDOW_UPDATE`, …) per second in the long run; whoever sends more is
+    /// read more slowly. Each call earns some more. Default 1,000.
+    pub control_frames_per_second: u32,
+    /// The same at once, after a rest. Default 2,000.
+    pub control_frames_burst: u32,
+    /// After how long of being slowed down for that a peer is cut. Default 10 s.
+    pub control_frames_patience: Duration,
 }
 
 impl Default for Limits {
@@ -81,7 +88,7 @@ impl Default for Limits {
             peer_connection_burst: 2048,
             handshake: Duration::from_secs(5),
             first_bytes: Duration::from_secs(5),
-            write_stall: Duration::from_secs(20),
+            write_stall: Duration::from_secs(10),
             max_age: Duration::from_secs(30 * 60),
             age_jitter: 0.1,
             grace: Duration::from_secs(35),
@@ -106,8 +113,11 @@ impl Default for Http2Limits {
             max_send_buffer: 64 * 1024,
             max_pending_accept_reset_streams: 20,
             max_local_error_reset_streams: 1024,
-            keep_alive_interval: Duration::from_secs(20),
-            keep_alive_timeout: Duration::from_secs(10),
+            keep_alive_interval: Duration::from_secs(8),
+            keep_alive_timeout: Duration::from_secs(5),
+            control_frames_per_second: 1000,
+            control_frames_burst: 2000,
+            control_frames_patience: Duration::from_secs(10),
         }
     }
 }

@@ -2,6 +2,6 @@
 
 mod keys;
 mod load;
-mod signer;
+pub(crate) mod signer;
 mod stand;
 mod table;

@@ -5,10 +5,14 @@ mod ask;
 mod audit;
 mod besieged;
 mod dev;
+mod doors;
+mod ended;
 #[cfg(target_os = "linux")]
 mod memory;
 mod policy;
+mod refused;
 mod reload;
+mod rotation;
 mod serve;
 mod try_upstream;
 mod usage;

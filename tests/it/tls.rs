@@ -3,7 +3,7 @@
 
 mod accepted;
 mod openssl;
-mod pki;
+pub(crate) mod pki;
 mod readiness;
 mod refused;
 mod rotation;
@@ -158,11 +158,11 @@ impl ResolvesClientCert for Shows {
     }
 }
 
-fn chain(path: &Path) -> Vec<CertificateDer<'static>> {
+pub(crate) fn chain(path: &Path) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_file_iter(path).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-fn client(
+pub(crate) fn client(
     servers: &Authority,
     versions: &[&'static SupportedProtocolVersion],
     identity: Option<&Identity>,

@@ -13,8 +13,8 @@ use hmac::Mac as _;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-pub(super) struct Signer {
-    pub(super) kid: String,
+pub(crate) struct Signer {
+    pub(crate) kid: String,
     key: Key,
 }
 
@@ -25,31 +25,31 @@ enum Key {
     Ed25519(Ed25519KeyPair),
 }
 
-pub(super) fn encode(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 impl Signer {
-    pub(super) fn rsa(kid: &str) -> Self {
+    pub(crate) fn rsa(kid: &str) -> Self {
         Self { kid: kid.to_owned(), key: Key::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()) }
     }
 
-    pub(super) fn p256(kid: &str) -> Self {
+    pub(crate) fn p256(kid: &str) -> Self {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         Self { kid: kid.to_owned(), key: Key::P256(key) }
     }
 
-    pub(super) fn p384(kid: &str) -> Self {
+    pub(crate) fn p384(kid: &str) -> Self {
         let key = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
         Self { kid: kid.to_owned(), key: Key::P384(key) }
     }
 
-    pub(super) fn ed25519(kid: &str) -> Self {
+    pub(crate) fn ed25519(kid: &str) -> Self {
         Self { kid: kid.to_owned(), key: Key::Ed25519(Ed25519KeyPair::generate().unwrap()) }
     }
 
     /// The public half, as an issuer publishes it.
-    pub(super) fn jwk(&self) -> Value {
+    pub(crate) fn jwk(&self) -> Value {
         let point = |curve: &str, public: &[u8]| {
             let (x, y) = public[1..].split_at((public.len() - 1) / 2);
             json!({ "kty": "EC", "crv": curve, "x": encode(x), "y": encode(y) })
@@ -71,7 +71,7 @@ impl Signer {
     }
 
     /// What this key is normally used with.
-    pub(super) fn algorithm(&self) -> &'static str {
+    pub(crate) fn algorithm(&self) -> &'static str {
         match &self.key {
             Key::Rsa(_) => "RS256",
             Key::P256(_) => "ES256",
@@ -80,27 +80,27 @@ impl Signer {
         }
     }
 
-    pub(super) fn header(&self) -> Value {
+    pub(crate) fn header(&self) -> Value {
         json!({ "alg": self.algorithm(), "kid": self.kid, "typ": "JWT" })
     }
 
-    pub(super) fn token(&self, claims: &Value) -> String {
+    pub(crate) fn token(&self, claims: &Value) -> String {
         self.signed(&self.header(), claims)
     }
 
     /// Signed as the header says, or as this key can.
-    pub(super) fn signed(&self, header: &Value, claims: &Value) -> String {
+    pub(crate) fn signed(&self, header: &Value, claims: &Value) -> String {
         self.signed_raw(&header.to_string(), &claims.to_string())
     }
 
-    pub(super) fn signed_raw(&self, header: &str, claims: &str) -> String {
+    pub(crate) fn signed_raw(&self, header: &str, claims: &str) -> String {
         let said = serde_json::from_str::<Value>(header).unwrap_or_default();
         let signed = format!("{}.{}", encode(header), encode(claims));
         let signature = self.sign(signed.as_bytes(), said["alg"].as_str().unwrap_or_default());
         format!("{signed}.{}", encode(signature))
     }
 
-    pub(super) fn sign(&self, message: &[u8], algorithm: &str) -> Vec<u8> {
+    pub(crate) fn sign(&self, message: &[u8], algorithm: &str) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.key {
             Key::Rsa(key) => {
@@ -120,7 +120,7 @@ impl Signer {
     }
 
     /// The confusion of old: the public key, which everybody has, taken for a shared secret.
-    pub(super) fn confused(&self, claims: &Value) -> Vec<String> {
+    pub(crate) fn confused(&self, claims: &Value) -> Vec<String> {
         let Key::Rsa(key) = &self.key else { panic!("an RSA key") };
         let der = key.public_key().as_der().unwrap();
         let jwk = self.jwk();

@@ -1,6 +1,8 @@
 //! `serve` with hostile peers at its door. The bounded form runs with every `cargo test`; `TOKEN_BROKER_HOLDS=full` (the
 //! scripts in `soak/`) makes it as large and long as `docs/measurements.md` says, and judges times too.
 
+mod secured;
+
 use super::{Files, PATIENCE, Process, Serving, finish, token_broker};
 use crate::holds::{Form, report};
 use crate::listener::honest_call;
@@ -53,11 +55,8 @@ impl Broker {
         Self { serving, address, pid, _files: files }
     }
 
-    /// A line of `/proc/PID/status` in bytes.
     fn memory(&self, name: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim_matches([':', ' ', '\t']).trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        memory_of(self.pid, name)
     }
 
     fn cpu_ticks(&self) -> u64 {
@@ -107,6 +106,13 @@ impl Broker {
         assert_eq!(self.serving.process.ended().await.code(), Some(0), "{}", self.serving.process.stderr());
         begun.elapsed()
     }
+}
+
+/// A line of `/proc/PID/status` in bytes.
+fn memory_of(pid: u32, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_matches([':', ' ', '\t']).trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 /// The same process under `prlimit`, whose process it becomes.

@@ -262,7 +262,7 @@ async fn a_caller_over_its_rate_is_told_when_to_come_again_and_that_is_true() {
         client.get_token(asking(WORKSPACE)).await.unwrap();
     }
     let calls = world.app.provider.calls();
-    let unknown = client.get_token(super::asking("no/such")).await.unwrap_err();
+    let unknown = client.get_token(asking("no/such")).await.unwrap_err();
     assert_eq!(told(&unknown).1, "CALLER_THROTTLED", "whether it exists is not asked");
     assert_eq!(world.app.provider.calls(), calls);
 }
@@ -320,7 +320,7 @@ async fn who_is_not_believed_any_more_when_the_token_is_there_does_not_get_it() 
             assert_eq!(world.app.provider.calls(), 1, "it waits for the upstream");
             proof.revoked.store(revoked, Ordering::SeqCst);
         };
-        let (answer, ()) = tokio::join!(client.get_token(super::asking(WORKSPACE)), meanwhile);
+        let (answer, ()) = tokio::join!(client.get_token(asking(WORKSPACE)), meanwhile);
         assert_eq!(told(&answer.unwrap_err()), unauthenticated());
     }
 }
@@ -490,10 +490,10 @@ async fn who_goes_on_although_it_is_refused_is_slowed_and_no_other_is() {
     let world = World::limited(&Settings { rates, ..Settings::default() }).await;
     let proof = Arc::new(Proof::default());
     let mut flooding = world.client(&Caller::unix(0), &proof).await;
-    while flooding.get_token(super::asking(WORKSPACE)).await.is_ok() {}
+    while flooding.get_token(asking(WORKSPACE)).await.is_ok() {}
     let begun = Instant::now();
     for number in 0..300 {
-        let refused = flooding.get_token(super::asking(WORKSPACE)).await;
+        let refused = flooding.get_token(asking(WORKSPACE)).await;
         assert!(refused.is_err() || begun.elapsed() > SECOND / 2, "{number}");
     }
     let took = begun.elapsed();
@@ -501,10 +501,10 @@ async fn who_goes_on_although_it_is_refused_is_slowed_and_no_other_is() {
     let mut same = world.client(&Caller::unix(0), &proof).await;
     let mut other = world.client(&Caller::unix(1), &proof).await;
     let begun = Instant::now();
-    other.get_token(super::asking(WORKSPACE)).await.unwrap();
+    other.get_token(asking(WORKSPACE)).await.unwrap();
     assert_eq!(begun.elapsed(), Duration::ZERO);
     // Another connection of the same caller has not been refused anything yet.
-    drop(same.get_token(super::asking(WORKSPACE)).await);
+    drop(same.get_token(asking(WORKSPACE)).await);
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
 
@@ -518,7 +518,7 @@ async fn a_connection_that_carries_many_callers_is_never_paused() {
     let world = World::of(&Settings { rates, ..Settings::default() }, means).await;
     let mut proxy = world.client(&Caller::unix(7), &Arc::new(Proof::default())).await;
     let asking_as = |name: &str| {
-        let mut request = tonic::Request::new(super::asking(WORKSPACE));
+        let mut request = tonic::Request::new(asking(WORKSPACE));
         let header = format!("URI=spiffe://prod.example/{name}").parse().unwrap();
         request.metadata_mut().insert("x-forwarded-client-cert", header);
         request

@@ -9,8 +9,8 @@ use super::raw::{
 use super::{PATIENCE, SHORT, Served, honest_call, serve_broker};
 use axum::Router;
 use token_broker::listener::{Http2Limits, Limits};
-use tokio::io::AsyncReadExt as _;
-use tokio::time::timeout;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
@@ -202,13 +202,43 @@ async fn a_stream_window_that_overflows_ends_that_stream_alone() {
 /// Each asks for an answer. Who reads none is no longer read from, and then cut.
 #[tokio::test]
 async fn a_flood_of_pings_or_settings_by_who_reads_nothing_is_cut() {
-    let limits = Limits { write_stall: SHORT, ..Limits::default() };
+    let http2 = Http2Limits { control_frames_per_second: u32::MAX, ..Http2Limits::default() };
+    let limits = Limits { write_stall: SHORT, http2, ..Limits::default() };
     let served = serve_broker(limits, Router::new()).await;
     for one in [frame(PING, 0, 0, &[0; 8]), frame(SETTINGS, 0, 0, &[])] {
         let mut raw = Raw::greeted(served.address).await;
         let many: Vec<u8> = one.repeat(10_000);
         let flood = async { while raw.pour(&many).await.is_ok() {} };
         timeout(3 * PATIENCE, flood).await.expect("it goes on");
+        honest_call(served.address).await;
+    }
+}
+
+/// Who reads the answers is slowed down, and cut when it does not stop.
+#[tokio::test]
+async fn a_flood_of_frames_that_are_no_calls_is_slowed_down_and_then_cut() {
+    let http2 = Http2Limits { control_frames_patience: 2 * SHORT, ..Http2Limits::default() };
+    let served = broker(http2).await;
+    let grow = frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes());
+    for one in [frame(PING, 0, 0, &[0; 8]), frame(SETTINGS, 0, 0, &[]), grow] {
+        let raw = Raw::greeted(served.address).await;
+        let (mut reading, mut writing) = raw.0.into_split();
+        let (begun, many) = (Instant::now(), one.repeat(1000));
+        let mut sent = 0.0;
+        let flood = async {
+            while writing.write_all(&many).await.is_ok() {
+                sent += 1000.0;
+            }
+        };
+        let mut answers = Vec::new();
+        let both = async { tokio::join!(reading.read_to_end(&mut answers), flood) };
+        // By an end or by a reset: both are ends.
+        let _ended = timeout(3 * PATIENCE, both).await.expect("it goes on");
+        // What has come at most: what is allowed, what one read brings beyond it, and what the sockets hold.
+        let in_sockets = 8.0 * f64::from(1 << 20) / f64::from(u32::try_from(one.len()).unwrap());
+        assert!(sent <= 2000.0 + 1000.0 * begun.elapsed().as_secs_f64() + 2000.0 + in_sockets, "{sent}");
+        let answered = f64::from(u32::try_from(answers.len() / 17).unwrap());
+        assert!(answered <= 6000.0 + 1000.0 * begun.elapsed().as_secs_f64(), "{answered}");
         honest_call(served.address).await;
     }
 }

@@ -6,45 +6,45 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// A directory of authorities.
-pub(super) struct Pki(TempDir);
+pub(crate) struct Pki(TempDir);
 
 /// An authority, by its directory.
 #[derive(Debug, Clone)]
-pub(super) struct Authority {
+pub(crate) struct Authority {
     dir: PathBuf,
 }
 
 /// A certificate, its key, and what else is shown with it.
 #[derive(Debug, Clone)]
-pub(super) struct Identity {
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
+pub(crate) struct Identity {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// What a certificate is to be.
 #[derive(Debug, Clone)]
-pub(super) struct Spec<'a> {
-    pub(super) key: &'a [&'a str],
+pub(crate) struct Spec<'a> {
+    pub(crate) key: &'a [&'a str],
     /// Lines of an extension section.
-    pub(super) extensions: &'a str,
+    pub(crate) extensions: &'a str,
     /// `YYYYMMDDHHMMSSZ`
-    pub(super) start: &'a str,
-    pub(super) end: &'a str,
-    pub(super) digest: &'a str,
+    pub(crate) start: &'a str,
+    pub(crate) end: &'a str,
+    pub(crate) digest: &'a str,
 }
 
-pub(super) const P256: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
-pub(super) const P384: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"];
-pub(super) const RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
-pub(super) const SHORT_RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"];
-pub(super) const ED25519: &[&str] = &["-algorithm", "ED25519"];
+pub(crate) const P256: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+pub(crate) const P384: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"];
+pub(crate) const RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
+pub(crate) const SHORT_RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"];
+pub(crate) const ED25519: &[&str] = &["-algorithm", "ED25519"];
 
 const AUTHORITY: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign";
 const CLIENT: &str = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n\
                       extendedKeyUsage=clientAuth\nsubjectAltName=";
 
 /// What a client's certificate holds, with these alternative names.
-pub(super) fn client(names: &str) -> String {
+pub(crate) fn client(names: &str) -> String {
     format!("{CLIENT}{names}")
 }
 
@@ -55,20 +55,20 @@ impl Default for Spec<'_> {
 }
 
 impl Pki {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// A root.
-    pub(super) fn root(&self, name: &str) -> Authority {
+    pub(crate) fn root(&self, name: &str) -> Authority {
         self.root_like(name, &Spec::default())
     }
 
-    pub(super) fn root_like(&self, name: &str, spec: &Spec<'_>) -> Authority {
+    pub(crate) fn root_like(&self, name: &str, spec: &Spec<'_>) -> Authority {
         let authority = self.authority(name);
         make_key(&authority.key(), spec.key);
         authority.sign(&authority.key(), &authority.certificate(), name, spec, &["-selfsign"]);
@@ -76,7 +76,7 @@ impl Pki {
     }
 
     /// An authority below another one.
-    pub(super) fn below(&self, name: &str, issuer: &Authority) -> Authority {
+    pub(crate) fn below(&self, name: &str, issuer: &Authority) -> Authority {
         let authority = self.authority(name);
         make_key(&authority.key(), P256);
         issuer.sign(&authority.key(), &authority.certificate(), name, &Spec::default(), &[]);
@@ -100,30 +100,30 @@ impl Pki {
 }
 
 impl Authority {
-    pub(super) fn certificate(&self) -> PathBuf {
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.dir.join("ca.pem")
     }
 
-    pub(super) fn key(&self) -> PathBuf {
+    pub(crate) fn key(&self) -> PathBuf {
         self.dir.join("ca.key")
     }
 
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         fs::read_to_string(self.certificate()).unwrap()
     }
 
     /// A caller's certificate, with these alternative names.
-    pub(super) fn caller(&self, name: &str, names: &str) -> Identity {
+    pub(crate) fn caller(&self, name: &str, names: &str) -> Identity {
         self.issue(name, &Spec { extensions: &client(names), ..Spec::default() })
     }
 
     /// The broker's own.
-    pub(super) fn server(&self, name: &str) -> Identity {
+    pub(crate) fn server(&self, name: &str) -> Identity {
         let extensions = "basicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\nsubjectAltName=DNS:broker";
         self.issue(name, &Spec { extensions, ..Spec::default() })
     }
 
-    pub(super) fn issue(&self, name: &str, spec: &Spec<'_>) -> Identity {
+    pub(crate) fn issue(&self, name: &str, spec: &Spec<'_>) -> Identity {
         let (certificate, key) = (self.dir.join(format!("{name}.pem")), self.dir.join(format!("{name}.key")));
         make_key(&key, spec.key);
         self.sign(&key, &certificate, name, spec, &[]);
@@ -157,16 +157,16 @@ impl Authority {
         openssl(&line);
     }
 
-    pub(super) fn revoke(&self, certificate: &Path) {
+    pub(crate) fn revoke(&self, certificate: &Path) {
         openssl(&["ca", "-config", text(&self.dir.join("ca.cnf")), "-revoke", text(certificate)]);
     }
 
     /// The list of what was revoked until now.
-    pub(super) fn revocations(&self) -> String {
+    pub(crate) fn revocations(&self) -> String {
         self.revocations_of("20200101000000Z", "20991231235959Z")
     }
 
-    pub(super) fn revocations_of(&self, last: &str, next: &str) -> String {
+    pub(crate) fn revocations_of(&self, last: &str, next: &str) -> String {
         let (config, out) = (self.dir.join("ca.cnf"), self.dir.join("crl.pem"));
         let line = ["ca", "-config", text(&config), "-gencrl", "-crl_lastupdate", last, "-crl_nextupdate", next];
         openssl(&[&line[..], &["-out", text(&out)]].concat());
@@ -176,17 +176,17 @@ impl Authority {
 
 impl Identity {
     /// The same, with another certificate shown behind it.
-    pub(super) fn with(&self, authority: &Authority) -> Self {
+    pub(crate) fn with(&self, authority: &Authority) -> Self {
         let certificate = self.certificate.with_extension("chain.pem");
         fs::write(&certificate, self.pem() + &authority.pem()).unwrap();
         Self { certificate, key: self.key.clone() }
     }
 
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         fs::read_to_string(&self.certificate).unwrap()
     }
 
-    pub(super) fn key_pem(&self) -> String {
+    pub(crate) fn key_pem(&self) -> String {
         fs::read_to_string(&self.key).unwrap()
     }
 }
@@ -199,7 +199,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-pub(super) fn openssl(line: &[&str]) {
+pub(crate) fn openssl(line: &[&str]) {
     let out = Command::new("openssl").args(line).output().expect("openssl is not installed: test.sh does it");
     assert!(out.status.success(), "openssl {line:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
