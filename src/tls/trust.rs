@@ -84,8 +84,8 @@ impl Trust {
         })
     }
 
-    /// Made of the same as of now. `None` where that can't be: then this one lets nobody in, for a revocation list of
-    /// its own or all of its authorities have ended.
+    /// Made of the same as of now. `None` where all authorities have ended, and then this one lets nobody in; or where
+    /// a revocation list has, and then it lets in nobody whom that list is about.
     pub(super) fn anew(&self, provider: &Arc<CryptoProvider>, now: SystemTime) -> Option<Self> {
         let MadeOf { authorities, revocations, counts: _ } = self.made_of.clone();
         Self::new(authorities, revocations, &self.domains, provider, now).ok()
