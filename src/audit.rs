@@ -6,9 +6,11 @@
 //! works; memory and queues are bounded. A record may exist of a token that did not leave after all, never the other
 //! way round.
 //!
-//! What is written is decided in `audit::record`; `docs/audit.md` describes it. Must not know how callers are told apart.
+//! What is written is decided in `audit::record`; `docs/audit.md` describes it. Must not know how callers are told
+//! apart.
 
 mod denials;
+mod line;
 mod metrics;
 mod output;
 mod pairs;
@@ -30,9 +32,10 @@ use crate::supervisor::Supervisor;
 use crate::telemetry::request::RequestId;
 use crate::token::{Fingerprint, Validity, WorkspaceName};
 use denials::Denials;
+use line::Line;
 use output::{Appended, Stdout};
 use pairs::{Begun, Key, Look, Pair, Pairs, Parts, Standing};
-use sink::{Line, Sink};
+use sink::Sink;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;

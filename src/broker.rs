@@ -239,8 +239,8 @@ impl Broker {
         }
     }
 
-    /// Meanwhile the caller's certificate or token may have ended or been revoked; and another policy may have come into
-    /// force, and with it another tenant behind the name.
+    /// Meanwhile the caller's certificate or token may have ended or been revoked; and another policy may have come
+    /// into force, and with it another tenant behind the name.
     fn authorise_again(
         &self,
         edition: Edition,
