@@ -10,6 +10,7 @@
 //! apart.
 
 mod denials;
+mod line;
 mod metrics;
 mod output;
 mod pairs;
@@ -31,9 +32,10 @@ use crate::supervisor::Supervisor;
 use crate::telemetry::request::RequestId;
 use crate::token::{Fingerprint, Validity, WorkspaceName};
 use denials::Denials;
+use line::Line;
 use output::{Appended, Stdout};
 use pairs::{Begun, Key, Look, Pair, Pairs, Parts, Standing};
-use sink::{Line, Sink};
+use sink::Sink;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -7,8 +7,8 @@
 //! caller may do, nor whether a Workspace exists.
 //!
 //! The rates are `limits::rate`'s, not those of the `governor` crate: a caller has four of them and a count of places,
-//! kept in one entry that is found once; their settings change while callers stand; and they tell tokio's time, which tests
-//! can stop.
+//! kept in one entry that is found once; their settings change while callers stand; and they tell tokio's time, which
+//! tests can stop.
 
 mod account;
 mod callers;

@@ -5,8 +5,8 @@
 //! numbered without a gap unless some were lost, and what a failure lost is told by the first line after it. The thread
 //! may hang; nobody else ever waits for it without a limit.
 
+use super::line::Line;
 use super::output::{Followed, Output};
-use super::pairs::{Pair, Standing};
 use super::record::{Record, append, body};
 use crate::clock::Clock;
 use std::collections::VecDeque;
@@ -27,14 +27,6 @@ const IDLE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(250);
 /// How soon an output that is full is tried again, if it says so instead of waiting.
 const FULL: Duration = Duration::from_millis(5);
-
-/// A line on its way.
-#[derive(Debug, Clone)]
-pub(super) struct Line {
-    pub(super) body: Arc<[u8]>,
-    /// Who waits for it.
-    pub(super) pair: Option<Arc<Pair>>,
-}
 
 /// The side of a sink that never blocks.
 #[derive(Debug)]
@@ -253,18 +245,6 @@ impl State {
         for line in lines.rev() {
             self.bytes += line.body.len();
             self.queue.push_front(line);
-        }
-    }
-}
-
-impl Line {
-    fn is_wanted(&self) -> bool {
-        self.pair.as_ref().is_none_or(|pair| pair.standing() != Standing::GivenUp)
-    }
-
-    fn written(&self) {
-        if let Some(pair) = &self.pair {
-            pair.written();
         }
     }
 }
