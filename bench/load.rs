@@ -40,7 +40,7 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-type Failed = Box<dyn Error>;
+type Failed = Box<dyn Error + Send + Sync>;
 
 /// What each connection does.
 #[derive(Debug, Clone)]
@@ -106,9 +106,9 @@ fn connector(certificate: &str, key: &str, ca: &str) -> Result<TlsConnector, Fai
 }
 
 /// Either kind of a connection.
-trait Io: AsyncRead + AsyncWrite + Unpin {}
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Io for I {}
+impl<I: AsyncRead + AsyncWrite + Unpin + Send> Io for I {}
 
 async fn secured(socket: TcpStream, tls: Option<&TlsConnector>) -> Result<Box<dyn Io>, Failed> {
     Ok(match tls {

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # What 100,000 Workspaces from one file cost against one: start, memory, a call from the cache, a reload that changes one
 # of them. Needs h2load, curl and python3. Takes about a minute, and a release build:
-#   cargo build --release && bench/scale.sh [binary] [count]
+#   cargo build --release && bench/scale.sh [binary] [count] [calls]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 binary=${1:-target/release/token-broker}
 count=${2:-100000}
-calls=200000
+calls=${3:-200000}
 work=$(mktemp -d)
 pids=()
 trap 'kill "${pids[@]}" 2>/dev/null || true; rm -rf "$work"' EXIT
