@@ -4,12 +4,15 @@ mod access;
 mod ask;
 mod audit;
 mod besieged;
+#[cfg(target_os = "linux")]
+mod canary;
 mod dev;
 #[cfg(target_os = "linux")]
 mod memory;
 mod policy;
 mod reload;
 mod serve;
+mod spellings;
 mod try_upstream;
 mod usage;
 mod watch;
