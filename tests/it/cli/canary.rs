@@ -7,6 +7,10 @@
 mod caller;
 mod echo;
 mod misplaced;
+mod panics;
 mod proof;
 mod scanner;
+mod served;
+mod stage;
 mod tap;
+mod tried;

@@ -114,7 +114,10 @@ impl Request {
             10 => of("200 OK", &tokens(&json!({ "x": whole }), &json!(3600))),
             11 => of("200 OK", &tokens(&json!(format!("{line}\u{7}\u{fc}")), &json!(3600))),
             12 => of("200 OK", &tokens(&json!("a-token-that-is-no-jwt"), &json!(line))),
-            13 => of("200 OK", &tokens(&json!(jwt(&json!({ "exp": exp, "esc.org": line, "tenantId": line }))), &json!(line))),
+            13 => of(
+                "200 OK",
+                &tokens(&json!(jwt(&json!({ "exp": exp, "esc.org": line, "tenantId": line }))), &json!(line)),
+            ),
             14 => of("200 OK", &tokens(&json!(jwt(&json!({ "exp": line, "iat": whole }))), &Value::Null)),
             15 => plain("200 OK", &format!("{{\"access_token\": \"{line}")),
             16 => plain("200 OK", &format!("{{\"auth_token\": {}, \"auth_token\": {0}}}", json!(whole))),
@@ -155,11 +158,15 @@ impl Request {
             4 => format!("HTTP/1.1 200 OK\r\ncontent-length: {line}\r\n\r\n{{}}").into_bytes(),
             5 => format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{line}\r\n{whole}").into_bytes(),
             6 => format!("HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n{whole}").into_bytes(),
-            7 => format!("HTTP/1.1 103 Early Hints\r\nlink: {line}\r\n\r\nHTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n").into_bytes(),
+            7 => {
+                format!("HTTP/1.1 103 Early Hints\r\nlink: {line}\r\n\r\nHTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n")
+                    .into_bytes()
+            }
             8 => format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", line.repeat(400)).into_bytes(),
             _ => {
                 let body = gzipped(whole.as_bytes());
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", body.len());
+                let head =
+                    format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", body.len());
                 [head.into_bytes(), body].concat()
             }
         }

@@ -142,8 +142,8 @@ const CONTENTS: &[(&str, &str)] = &[
     ("pem", "#"),
     ("pem", "-----BEGIN PRIVATE KEY-----\n#\n-----END PRIVATE KEY-----\n"),
     ("pem", "-----BEGIN #-----\nAAAA\n-----END #-----\n"),
-    ("pem", "KEY"),
-    ("pem", "KEY-CUT"),
+    ("pem", "A-WHOLE-ONE"),
+    ("pem", "ONE-THAT-IS-CUT"),
 ];
 
 struct Bad {
@@ -173,7 +173,9 @@ impl Bad {
 
     fn files(&self, config: &str) -> Files {
         let files = Files::new(config);
-        for (name, text) in [("good", "a-good-secret"), ("key.pem", &self.key), ("keyed.toml", "a = \"a-good-secret\"\n")] {
+        for (name, text) in
+            [("good", "a-good-secret"), ("key.pem", &self.key), ("keyed.toml", "a = \"a-good-secret\"\n")]
+        {
             files.write(name, text);
         }
         files
@@ -242,7 +244,16 @@ async fn no_error_quotes_what_stands_in_the_wrong_place() {
         bad.read("a secret as the whole file", &files, &[]).await;
     }
     let files = bad.files(&format!("{HEAD}{UPSTREAM}{WORKSPACE}{CREDENTIAL}"));
-    for name in ["SERVER__GRPC_LISTEN", "LOG__LEVEL", "LOG__FORMAT", "AUDIT__SINKS", "AUDIT__FILE", "ENGINE__MIN_GAP", "@", "LOG__@"] {
+    for name in [
+        "SERVER__GRPC_LISTEN",
+        "LOG__LEVEL",
+        "LOG__FORMAT",
+        "AUDIT__SINKS",
+        "AUDIT__FILE",
+        "ENGINE__MIN_GAP",
+        "@",
+        "LOG__@",
+    ] {
         for secret in [0, 1] {
             let secret = bad.secrets[secret].text.clone();
             let name = name.replace('@', &secret.replace(['=', '\0'], "_"));
@@ -266,8 +277,8 @@ async fn no_error_quotes_a_file_of_secrets() {
             _ => format!("{UPSTREAM}{WORKSPACE}credential = {{ application_token = {source} }}\n"),
         };
         let files = bad.files(&format!("{HEAD}{workspace}"));
-        let content = content.replace('#', &bad.plain).replace("KEY-CUT", bad.key.split_at(100).0);
-        files.write(name, &content.replace("KEY", &bad.key.replace("MIG", "MIH")));
+        let content = content.replace('#', &bad.plain).replace("ONE-THAT-IS-CUT", bad.key.split_at(100).0);
+        files.write(name, &content.replace("A-WHOLE-ONE", &bad.key.replace("MIG", "MIH")));
         bad.read(&format!("{name} of {content:?}"), &files, &[]).await;
         drop(fs::remove_file(files.0.path().join(name)));
     }

@@ -59,7 +59,11 @@ fn what_others_write_is_found() {
     ];
     for sample in samples {
         // `{:x?}` is what nothing here prints, and shows that a sample can be missed.
-        assert_eq!(scanner.hits(sample.as_bytes()).is_empty(), sample.starts_with('[') && sample.contains("3d, "), "{sample}");
+        assert_eq!(
+            scanner.hits(sample.as_bytes()).is_empty(),
+            sample.starts_with('[') && sample.contains("3d, "),
+            "{sample}"
+        );
     }
 }
 

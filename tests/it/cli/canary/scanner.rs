@@ -152,9 +152,9 @@ impl Seen {
 
     /// Whether one whose name begins so holds this.
     pub(super) fn shows(&self, what: &str, text: &str) -> bool {
-        self.all().filter(|(name, _)| name.starts_with(what)).any(|(_, bytes)| {
-            bytes.windows(text.len()).any(|window| window == text.as_bytes())
-        })
+        self.all()
+            .filter(|(name, _)| name.starts_with(what))
+            .any(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
     }
 
     pub(super) fn hits(&self, scanner: &Scanner) -> Vec<String> {
