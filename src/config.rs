@@ -316,7 +316,8 @@ fn report_unknown_variables(reading: &mut Reading<'_>) {
     for name in reading.environment.names_with(OVERLAY_PREFIX) {
         if !known.contains(&name) {
             let text = unknown("variable", &name, known.iter().map(String::as_str));
-            reading.problem(name, Place::Unknown, text);
+            let rest = name.strip_prefix(OVERLAY_PREFIX).unwrap_or_default();
+            reading.problem(format!("{OVERLAY_PREFIX}{}", shown(rest)), Place::Unknown, text);
         }
     }
 }

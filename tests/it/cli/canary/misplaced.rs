@@ -68,7 +68,6 @@ const SHAPED: &[&str] = &[
     "[[upstreams]]\nname = \"x\"\nkind = \"emnify\"\nurl = \"https://user:#@api.example/\"\n",
     "[[upstreams]]\nname = \"x\"\nkind = \"emnify\"\nurl = \"https://#@api.example/\"\n",
     "[[upstreams]]\nname = \"x\"\nkind = \"emnify\"\nurl = \"https://api.example/?key=#\"\n",
-    "[[upstreams]]\nname = \"x\"\nkind = \"emnify\"\nurl = \"https://api.example/##\"\n",
     "[[upstreams]]\nname = \"x\"\nkind = \"emnify\"\nurl = \"http://#.example/\"\n",
     "[[upstreams]]\nname = \"x\"\nkind = \"emnify\"\nurl = \"#://api.example/\"\n",
     "[[upstreams]]\nname = \"x\"\nkind = \"emnify\"\nurl = \"https://api.example:#/\"\n",
@@ -184,12 +183,7 @@ impl Bad {
     /// Whatever reads a configuration says what is wrong, or nothing is.
     async fn read(&mut self, what: &str, files: &Files, variables: &[(String, String)]) {
         let config = files.config();
-        let commands: [&[&str]; 4] = [
-            &["check-config", &config],
-            &["serve", "--config", &config],
-            &["try-upstream", &config, "a"],
-            &["policy", "test", "--config", &config, "--caller", "loopback", "--workspace", "a", "--action", "get"],
-        ];
+        let commands: [&[&str]; 2] = [&["check-config", &config], &["serve", "--config", &config]];
         for arguments in commands {
             let mut command = token_broker(arguments);
             command.envs(variables.iter().map(|(name, value)| (name, value))).env("RUST_LOG", "trace");
@@ -219,7 +213,7 @@ async fn no_error_of_the_configuration_quotes_a_value() {
     let mut bad = Bad::new();
     for (begin, end, keys) in TEXTS {
         for key in *keys {
-            for value in ["@", "[@]", "{ @ = @ }", "\"#\""] {
+            for value in ["@", "{ # = [@] }"] {
                 let text = bad.filled(&format!("{begin}{key} = {value}\n{end}"));
                 let head = if begin.starts_with("[server]") { "" } else { HEAD };
                 let files = bad.files(&format!("{head}{text}"));
@@ -227,7 +221,7 @@ async fn no_error_of_the_configuration_quotes_a_value() {
             }
         }
     }
-    bad.is_quiet(400);
+    bad.is_quiet(350);
 }
 
 #[tokio::test]
@@ -261,7 +255,7 @@ async fn no_error_quotes_what_stands_in_the_wrong_place() {
             bad.read("a variable", &files, &variables).await;
         }
     }
-    bad.is_quiet(300);
+    bad.is_quiet(200);
 }
 
 #[tokio::test]
@@ -282,5 +276,5 @@ async fn no_error_quotes_a_file_of_secrets() {
         bad.read(&format!("{name} of {content:?}"), &files, &[]).await;
         drop(fs::remove_file(files.0.path().join(name)));
     }
-    bad.is_quiet(150);
+    bad.is_quiet(100);
 }

@@ -16,7 +16,6 @@ use token_broker::grpc::pb::{
 use token_broker::sandbox::{Cut, CutAt, CutBy, Fault, Scope};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
-use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 
 /// What came out of a broker, and the tokens that came to its callers.
