@@ -78,7 +78,8 @@ impl Caller {
         let request = request.header("content-type", "application/grpc");
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let request = request.body(Full::from(body)).unwrap();
-        timeout(PATIENCE, self.send(request, messages)).await.expect("the call hung")
+        let answered = timeout(PATIENCE, self.send(request, messages)).await;
+        answered.unwrap_or_else(|_| panic!("{method} hung"))
     }
 
     async fn send(&mut self, request: Request<Full<Bytes>>, messages: usize) -> Told {

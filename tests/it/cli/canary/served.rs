@@ -6,6 +6,7 @@ use super::echo::MODES;
 use super::scanner::{Scanner, Secret, Seen};
 use super::stage::{Broker, PUBLIC, ROWS, Stage, echoed};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use prost::Message as _;
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,6 +30,15 @@ struct Run {
     codes: BTreeMap<String, usize>,
 }
 
+/// For calls that may have to wait for an upstream that has failed too often.
+const SHORTLY: &[(&str, &str)] = &[("grpc-timeout", "500m")];
+
+async fn report(caller: &mut Caller, workspace: &str, token: &Token) -> Told {
+    let fingerprint = token.fingerprint.clone();
+    let request = ReportRejectedTokenRequest { workspace: workspace.to_owned(), fingerprint, upstream_status: 401 };
+    caller.call("ReportRejectedToken", SHORTLY, &request).await
+}
+
 fn asking(workspace: &str) -> GetTokenRequest {
     GetTokenRequest { workspace: workspace.to_owned(), min_validity: None }
 }
@@ -45,6 +55,28 @@ impl Run {
 
     async fn get(&mut self, caller: &mut Caller, workspace: &str, headers: &[(&str, &str)]) -> Option<Token> {
         let told = caller.call("GetToken", headers, &asking(workspace)).await;
+        self.got(workspace, told)
+    }
+
+    /// Each of these at once, and what a rejected token leads to.
+    async fn get_all(&mut self, callers: &mut [Caller], workspaces: &[String]) {
+        let asked = callers.iter_mut().zip(workspaces);
+        let calls = asked.map(async |(caller, workspace)| caller.call("GetToken", SHORTLY, &asking(workspace)).await);
+        let told = join_all(calls).await;
+        let mut rejected = Vec::new();
+        for (workspace, told) in workspaces.iter().zip(told) {
+            let token = self.got(workspace, told);
+            rejected.extend(token.map(|token| (workspace.clone(), token)));
+        }
+        for _ in 0..2 {
+            let asked = callers.iter_mut().zip(&rejected);
+            let told =
+                join_all(asked.map(async |(caller, (workspace, token))| report(caller, workspace, token).await)).await;
+            told.into_iter().for_each(|told| self.reported(told));
+        }
+    }
+
+    fn got(&mut self, workspace: &str, told: Told) -> Option<Token> {
         let message = self.took(&format!("GetToken {workspace}"), told)?;
         let token = GetTokenResponse::decode(message).unwrap().token.unwrap();
         self.keep(&token);
@@ -55,31 +87,19 @@ impl Run {
         self.tokens.insert(token.value.clone(), token.clone());
     }
 
-    async fn report(&mut self, caller: &mut Caller, workspace: &str, token: &Token) {
-        let fingerprint = token.fingerprint.clone();
-        let request = ReportRejectedTokenRequest { workspace: workspace.to_owned(), fingerprint, upstream_status: 401 };
-        let told = caller.call("ReportRejectedToken", &[], &request).await;
+    fn reported(&mut self, told: Told) {
         if let Some(message) = self.took("ReportRejectedToken", told) {
             // The same fields as those of GetToken's answer.
             self.keep(&GetTokenResponse::decode(message).unwrap().token.unwrap());
         }
     }
 
-    /// Each flow at each upstream, with what a rejected token leads to.
+    /// Each flow at each upstream.
     async fn every_flow(&mut self, broker: &Broker) {
-        let mut caller = broker.caller().await;
+        let mut callers = broker.callers(MODES).await;
+        self.get_all(&mut callers, &ROWS.iter().map(|row| row.name.to_owned()).collect::<Vec<_>>()).await;
         for row in &ROWS {
-            if let Some(token) = self.get(&mut caller, row.name, &[]).await {
-                for _ in 0..2 {
-                    self.report(&mut caller, row.name, &token).await;
-                }
-            }
-            for mode in 0..MODES {
-                let name = echoed(row, mode);
-                if let Some(token) = self.get(&mut caller, &name, &[]).await {
-                    self.report(&mut caller, &name, &token).await;
-                }
-            }
+            self.get_all(&mut callers, &(0..MODES).map(|mode| echoed(row, mode)).collect::<Vec<_>>()).await;
         }
     }
 
@@ -87,7 +107,7 @@ impl Run {
         let mut caller = broker.caller().await;
         let watched =
             WatchTokensRequest { workspaces: vec![PUBLIC.to_owned(), "mismatch".to_owned(), "none".to_owned()] };
-        let told = caller.stream("WatchTokens", &watched, 3).await;
+        let told = caller.stream("WatchTokens", &watched, 2).await;
         self.took("WatchTokens", told);
         for service in
             ["", "workspace/mismatch", &format!("workspace/{PUBLIC}"), "workspace/none", &stage.secrets[0].text]
@@ -172,7 +192,7 @@ impl Run {
 
     /// What goes wrong at the upstreams that know the secrets.
     async fn every_fault(&mut self, stage: &Stage, broker: &Broker) {
-        let mut caller = broker.caller().await;
+        let mut callers = broker.callers(ROWS.len()).await;
         let foreign = stage.control.mint(2).unwrap();
         self.keep(&Token { value: foreign.clone(), ..Token::default() });
         let all = stage.secrets[0].text.clone();
@@ -191,13 +211,10 @@ impl Run {
             faults.push(body(200, format!("{{\"{name}\": \"{foreign}\", \"expires_in\": 60}}")));
         }
         faults.extend([Fault::Skew(86_400_000), Fault::Skew(-86_400_000), Fault::SameToken(Duration::ZERO)]);
+        let workspaces: Vec<_> = ROWS.iter().map(|row| row.name.to_owned()).collect();
         for fault in faults {
             stage.control.set_fault(Scope::ALL, fault);
-            for row in &ROWS {
-                if let Some(token) = self.get(&mut caller, row.name, &[]).await {
-                    self.report(&mut caller, row.name, &token).await;
-                }
-            }
+            self.get_all(&mut callers, &workspaces).await;
             stage.control.clear();
         }
     }

@@ -311,6 +311,14 @@ impl Broker {
         Caller::plain(self.grpc).await
     }
 
+    pub(super) async fn callers(&self, count: usize) -> Vec<Caller> {
+        let mut callers = Vec::new();
+        for _ in 0..count {
+            callers.push(self.caller().await);
+        }
+        callers
+    }
+
     /// What the probe listener says, head and all.
     pub(super) async fn scraped(&self, path: &str) -> Vec<u8> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
