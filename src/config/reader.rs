@@ -222,7 +222,7 @@ impl<'r, 't> Section<'r, 't> {
             },
             None => (None, self.place.clone()),
         };
-        let path = self.path_of(key);
+        let path = self.path_of(&shown(key));
         Section::open(self.reading, table, keys, (path, place))
     }
 
@@ -231,7 +231,7 @@ impl<'r, 't> Section<'r, 't> {
         let found = self.find(key);
         let place = found.as_ref().map_or_else(|| self.place(), |found| found.place.clone());
         let table = found.and_then(|found| as_table(found.value, "").ok());
-        let path = self.path_of(key);
+        let path = self.path_of(&shown(key));
         Section { reading: self.reading, table, keys: Keys::Of(keys), path, place, overlay: Overlay::None }
     }
 
