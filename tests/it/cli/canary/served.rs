@@ -72,26 +72,22 @@ impl Run {
             let asked = callers.iter_mut().zip(&rejected);
             let told =
                 join_all(asked.map(async |(caller, (workspace, token))| report(caller, workspace, token).await)).await;
-            told.into_iter().for_each(|told| self.reported(told));
+            told.into_iter().zip(&rejected).for_each(|(told, (workspace, _))| drop(self.got(workspace, told)));
         }
     }
 
     fn got(&mut self, workspace: &str, told: Told) -> Option<Token> {
         let message = self.took(&format!("GetToken {workspace}"), told)?;
         let token = GetTokenResponse::decode(message).unwrap().token.unwrap();
-        self.keep(&token);
+        // What echoes is made of the request, so that most of it is public.
+        if !workspace.starts_with("echo-") {
+            self.keep(&token);
+        }
         Some(token)
     }
 
     fn keep(&mut self, token: &Token) {
         self.tokens.insert(token.value.clone(), token.clone());
-    }
-
-    fn reported(&mut self, told: Told) {
-        if let Some(message) = self.took("ReportRejectedToken", told) {
-            // The same fields as those of GetToken's answer.
-            self.keep(&GetTokenResponse::decode(message).unwrap().token.unwrap());
-        }
     }
 
     /// Each flow at each upstream.
@@ -354,6 +350,13 @@ async fn nothing_that_a_talkative_broker_says_holds_a_secret() {
     judge(&stage, &run, secrets);
 }
 
+/// The first hit of each secret in each spelling.
+fn shortened(hits: &[String]) -> Vec<&String> {
+    let secret = |hit: &str| hit.rsplit(": ").next().unwrap_or_default().to_owned();
+    let first: BTreeMap<String, &String> = hits.iter().rev().map(|hit| (secret(hit), hit)).collect();
+    first.into_values().collect()
+}
+
 fn judge(stage: &Stage, run: &Run, more: Vec<Secret>) {
     let mut lasting: Vec<Secret> = stage.secrets.iter().cloned().chain(more).collect();
     // A refresh token that was issued lasts; the rest of what passed is what callers come for, or was made for a request.
@@ -369,7 +372,7 @@ fn judge(stage: &Stage, run: &Run, more: Vec<Secret>) {
     hits.extend(
         run.answers.hits(&lasting_scanner).into_iter().filter(|hit| !hit.starts_with("answer of GetToken echo")),
     );
-    assert!(hits.is_empty(), "{} hits: {:#?}", hits.len(), &hits[..hits.len().min(60)]);
+    assert!(hits.is_empty(), "{} hits: {:#?}", hits.len(), shortened(&hits));
     // What shows that each of these says something.
     for what in ["log", "stdout", "file audit.jsonl", "probe /config"] {
         let public = if what == "probe /config" { "generation" } else { PUBLIC };
