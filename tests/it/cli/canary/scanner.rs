@@ -39,7 +39,9 @@ impl Secret {
     pub(super) fn of(name: &str, text: &str) -> Self {
         assert!(text.len() >= PIECE, "too short to be like no other: {name}");
         let mut needles = all_encodings(text.as_bytes());
-        needles.extend(text.as_bytes().chunks_exact(PIECE).map(|piece| ("a piece", piece.to_vec())));
+        // JWTs begin alike; what is behind their last dot is like no other.
+        let own = text.rsplit('.').next().filter(|_| text.starts_with("eyJ")).unwrap_or(text);
+        needles.extend(own.as_bytes().chunks_exact(PIECE).map(|piece| ("a piece", piece.to_vec())));
         Self { name: name.to_owned(), text: text.to_owned(), needles }
     }
 
