@@ -316,7 +316,9 @@ fn report_unknown_variables(reading: &mut Reading<'_>) {
     for name in reading.environment.names_with(OVERLAY_PREFIX) {
         if !known.contains(&name) {
             let text = unknown("variable", &name, known.iter().map(String::as_str));
-            reading.problem(name, Place::Unknown, text);
+            // Judged behind the prefix: of nothing else is it known what it is.
+            let rest = name.strip_prefix(OVERLAY_PREFIX).filter(|rest| !rest.is_empty()).map(shown);
+            reading.problem(format!("{OVERLAY_PREFIX}{}", rest.unwrap_or_default()), Place::Unknown, text);
         }
     }
 }

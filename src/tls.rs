@@ -83,7 +83,7 @@ pub enum Clients {
 pub struct Error {
     /// The key of the configuration that names the file.
     pub key: &'static str,
-    /// The file, where it is about one.
+    /// The file, where it is about one. Not in what is displayed: a secret that was put in its place would be.
     pub path: Option<PathBuf>,
     /// What is wrong, and where it does not go without saying what to do.
     pub problem: String,
@@ -272,10 +272,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.path {
-            Some(path) => write!(f, "{} ({}): {}", self.key, path.display(), self.problem),
-            None => write!(f, "{}: {}", self.key, self.problem),
-        }
+        write!(f, "{}: {}", self.key, self.problem)
     }
 }
 

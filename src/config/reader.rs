@@ -13,6 +13,9 @@ use toml::de::{DeTable, DeValue};
 /// What variables of the overlay begin with.
 pub(super) const OVERLAY_PREFIX: &str = "TOKEN_BROKER__";
 
+/// In the place of a key that is not shown; its line is.
+const HIDDEN: &str = "\"…\"";
+
 /// One run over one file: what it draws on, and what it found so far.
 #[derive(Debug)]
 pub(super) struct Reading<'t> {
@@ -219,7 +222,7 @@ impl<'r, 't> Section<'r, 't> {
             },
             None => (None, self.place.clone()),
         };
-        let path = self.path_of(key);
+        let path = self.path_of(&shown(key));
         Section::open(self.reading, table, keys, (path, place))
     }
 
@@ -228,7 +231,7 @@ impl<'r, 't> Section<'r, 't> {
         let found = self.find(key);
         let place = found.as_ref().map_or_else(|| self.place(), |found| found.place.clone());
         let table = found.and_then(|found| as_table(found.value, "").ok());
-        let path = self.path_of(key);
+        let path = self.path_of(&shown(key));
         Section { reading: self.reading, table, keys: Keys::Of(keys), path, place, overlay: Overlay::None }
     }
 
@@ -384,16 +387,20 @@ pub fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&
         .map(|(_, candidate)| candidate)
 }
 
-/// A key of the file as a problem may show it: on one line, and not without end.
+/// A key of the file as a problem may show it: only if it looks like a name that somebody gave, of short words and few
+/// digits. Anything else may be a secret that was put before the `=`.
 pub(super) fn shown(key: &str) -> String {
     const LONGEST: usize = 40;
-    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !key.is_empty() && key.len() <= LONGEST && key.chars().all(bare) {
-        return key.to_owned();
+    const LONGEST_WORD: usize = 14;
+    const MOST_DIGITS: usize = 3;
+    let digits = key.bytes().filter(u8::is_ascii_digit).count();
+    let mut words = key.split(['_', '-', '.', '/', ':', ' ']);
+    let is_word = |word: &str| word.len() <= LONGEST_WORD && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if key.len() > LONGEST || digits > MOST_DIGITS || !words.all(is_word) {
+        return HIDDEN.to_owned();
     }
-    let start: String = key.chars().take(LONGEST).collect();
-    let more = if start.len() < key.len() { "…" } else { "" };
-    format!("\"{}{more}\"", start.escape_debug())
+    let is_bare = !key.is_empty() && !key.contains(['.', '/', ':', ' ']);
+    if is_bare { key.to_owned() } else { format!("\"{key}\"") }
 }
 
 #[cfg(test)]
@@ -417,11 +424,16 @@ mod tests {
     }
 
     #[test]
-    fn a_strange_key_stays_on_one_line() {
-        assert_eq!(shown("grpc_listen"), "grpc_listen");
-        assert_eq!(shown("a\nb"), "\"a\\nb\"");
+    fn a_key_that_may_be_a_secret_is_not_shown() {
+        for name in ["grpc_listen", "X-Api-Key", "1nce", "sha256", "plaintext_lets_the_network_read_tokens"] {
+            assert_eq!(shown(name), name);
+        }
+        assert_eq!(shown("esc.org"), "\"esc.org\"");
         assert_eq!(shown(""), "\"\"");
-        assert_eq!(shown(&"x".repeat(50)), format!("\"{}…\"", "x".repeat(40)));
+        for name in ["a\nb", "qhXvTzRbWcLpKdMnYsFg", "9f86d081884c", "p:a+s s%20", "a&b=c"] {
+            assert_eq!(shown(name), HIDDEN, "{name}");
+        }
+        assert_eq!(shown(&"a-".repeat(25)), HIDDEN);
     }
 
     #[test]

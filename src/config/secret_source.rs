@@ -2,7 +2,7 @@
 //!
 //! No sentence made here quotes a path, a key or a variable's name: any of them may be a secret in the wrong place.
 
-use super::reader::{Reading, Section, Value};
+use super::reader::{Reading, Section, Value, shown};
 use super::scalar::text;
 use crate::files::LARGEST_FILE;
 use crate::provider::exchange::MAX_SECRET;
@@ -55,7 +55,7 @@ impl SecretFiles {
                     Value::Text(_) => INLINE.to_owned(),
                     other => other.instead_of(EXPECTED),
                 };
-                section.problem(key, found.place, text);
+                section.problem(&shown(key), found.place, text);
                 return None;
             }
             Some(_) => {}

@@ -4,6 +4,8 @@ mod access;
 mod ask;
 mod audit;
 mod besieged;
+#[cfg(target_os = "linux")]
+mod canary;
 mod dev;
 mod doors;
 mod ended;
@@ -14,6 +16,7 @@ mod refused;
 mod reload;
 mod rotation;
 mod serve;
+mod spellings;
 mod try_upstream;
 mod usage;
 mod watch;

@@ -5,9 +5,10 @@
 
 mod scan;
 
+use super::spellings::{encodings, occurrences};
 use super::{Files, PATIENCE, Process, Serving, Upstream, token_broker};
 use crate::grants::ALL_TO_LOOPBACK;
-use scan::{Memory, encodings};
+use scan::Memory;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
@@ -113,7 +114,7 @@ async fn no_secret_can_be_read_while_its_workspace_lives_or_after() {
     let log = serving.process.stderr();
     assert!(log.contains("\"DEBUG\""), "debugging was asked for");
     for encoded in [DELETED, KEPT].iter().flat_map(|secret| encodings(secret)) {
-        assert_eq!(scan::occurrences(log.as_bytes(), &encoded), 0, "the log holds a secret");
+        assert_eq!(occurrences(log.as_bytes(), &encoded), 0, "the log holds a secret");
     }
 }
 

@@ -1,7 +1,6 @@
-//! Reads the memory of a process and looks for a text in it, in the spellings that it may have been given.
+//! Reads the memory of a process and looks for a text in it.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use super::super::spellings::occurrences;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 
@@ -84,76 +83,6 @@ impl Mapping {
         let is_file = name.starts_with('/') && !words[1].contains('w');
         Self { begin: number(begin), end: number(end), readable: words[1].starts_with('r') && !is_file, name }
     }
-}
-
-/// A text as it is, in base64 (at each of the three places that it can have in what was encoded), in hex, as in a URL
-/// and a form, as in JSON, and in UTF-16.
-pub(super) fn encodings(text: &str) -> Vec<Vec<u8>> {
-    let mut all = vec![text.as_bytes().to_vec()];
-    for before in 0..3 {
-        let shifted = [&b"..."[..before], text.as_bytes()].concat();
-        for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
-            // The ends share a character with what stands beside the text.
-            let encoded = engine.encode(&shifted);
-            all.push(encoded.as_bytes()[4..encoded.len() - 2].to_vec());
-        }
-    }
-    let hex = |upper: bool| {
-        let byte = |byte: u8| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") };
-        text.bytes().map(byte).collect::<String>()
-    };
-    all.extend([hex(false), hex(true)].map(String::into_bytes));
-    let form: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
-    all.extend([form.replace('+', "%20"), form.clone(), form.to_lowercase()].map(String::into_bytes));
-    all.push(text.replace('/', "\\/").into_bytes());
-    all.push(text.encode_utf16().flat_map(u16::to_le_bytes).collect());
-    all.sort();
-    all.dedup();
-    all
-}
-
-/// How often one is in the other (Horspool's way: a debug build looks at each byte slowly).
-pub(super) fn occurrences(bytes: &[u8], needle: &[u8]) -> usize {
-    let last = needle.len() - 1;
-    let mut skips = [needle.len(); 256];
-    for (at, byte) in needle[..last].iter().enumerate() {
-        skips[usize::from(*byte)] = last - at;
-    }
-    let (mut at, mut found) = (0, 0);
-    while let Some(window) = bytes.get(at..at + needle.len()) {
-        found += usize::from(window == needle);
-        at += skips[usize::from(window[last])];
-    }
-    found
-}
-
-#[test]
-fn each_spelling_is_found_where_it_stands() {
-    let secret = "cAnArY/+planted=77 \u{2d}&x0123456789";
-    let found = |bytes: &[u8]| encodings(secret).iter().map(|needle| occurrences(bytes, needle)).sum::<usize>() > 0;
-    let around = |text: &str| format!("user:{text}\r\n");
-    for before in ["", "u", "us", "use"] {
-        let text = format!("{before}{secret}@");
-        assert!(found(STANDARD_NO_PAD.encode(&text).as_bytes()), "base64 after {before}");
-        assert!(found(URL_SAFE_NO_PAD.encode(&text).as_bytes()), "base64url after {before}");
-    }
-    let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    let hex: Vec<_> = around(secret).bytes().map(|byte| format!("{byte:02x}")).collect();
-    let hex = hex.concat();
-    for text in [around(secret), around(&form), hex, serde_json::to_string(&around(secret)).unwrap()] {
-        assert!(found(text.as_bytes()), "{text}");
-    }
-    let wide: Vec<u8> = around(secret).encode_utf16().flat_map(u16::to_le_bytes).collect();
-    assert!(found(&wide));
-    assert!(!found(b"cAnArY/+planted and nothing else"));
-}
-
-#[test]
-fn a_text_is_counted_wherever_it_is_and_each_time() {
-    assert_eq!(occurrences(b"abcabcab", b"abc"), 2);
-    assert_eq!(occurrences(b"xxabc", b"abc"), 1);
-    assert_eq!(occurrences(b"ab", b"abc"), 0);
-    assert_eq!(occurrences(b"", b"abc"), 0);
 }
 
 /// This process is what is looked into: its pages, its heap, and across the end of a page.
