@@ -223,7 +223,7 @@ class Trouble:
 
     def __init__(self, name, broker):
         self.name, self.client = name, Client(broker.grpc)
-        self.refusals, self.timed, self.others, self.answered = [], [], [], 0
+        self.refusals, self.timed, self.others, self.answered, self.slowest = [], [], [], 0, 0.0
 
     async def works(self, seconds):
         end = time.monotonic() + seconds
@@ -258,6 +258,7 @@ class Trouble:
         results = await asyncio.gather(*(self.client.call(reports, workspace) for workspace in of))
         refused = [took for error, took in results if error is not None and is_of_the_audit(error)]
         self.refusals += refused
+        self.slowest = max(self.slowest, *refused, 0.0)
         self.answered += sum(error is None for error, _ in results)
         failed = [error for error, _ in results if error is not None and not is_of_the_audit(error)]
         self.others += [f"{error.code().name}: {error.details()}" for error in failed]
@@ -268,8 +269,8 @@ class Trouble:
         check({("loopback", *one) for one in self.client.got}, released)
         refusals = sorted(self.timed)
         at = lambda part: refusals[min(len(refusals) - 1, int(len(refusals) * part))] * 1000
-        print(f"{self.name}: {len(refusals)} refused after p50 {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms, max {at(1):.0f} ms; "
-              f"{self.answered} answered by older records; {len(self.others)} failed otherwise {self.others[:1]}")
+        print(f"{self.name}: {len(refusals)} refused after p50 {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms, max {at(1):.0f} ms, with those "
+              f"that waited for the upstream too {self.slowest * 1000:.0f} ms; {self.answered} answered by older records; {len(self.others)} failed otherwise {self.others[:1]}")
         print(f"  first new token {took * 1000:.0f} ms after the sink works again; {len(self.client.got)} received, "
               f"{len(released)} recorded, 0 without a record; {broken} lines cut off", flush=True)
         if refusals[-1] > REFUSED or took > RECOVERED:
