@@ -236,11 +236,7 @@ impl Stage {
         );
         for (kind, path) in [("emnify", ""), ("oauth2", "/oauth2/token"), ("sensos", "/sensos"), ("wyvern", "/wyvern")]
         {
-            text += &format!(
-                "[[upstreams]]\nname = \"sandbox-{kind}\"\nkind = \"{kind}\"\nurl = \"https://localhost:{sandbox}{path}\"\n\
-                 budget = {{ logins = 100000 }}\nca_file = \"ca.pem\"\nallow_private = [\"localhost\"]\n\
-                 client_certificate = {{ cert_file = \"shown.pem\", key_file = \"shown.key\" }}\n",
-            );
+            text += &knowing(kind, &format!("https://localhost:{sandbox}{path}"));
             (0..MODES).for_each(|mode| text += &self.echoing(kind, mode));
         }
         for row in &ROWS {
@@ -286,6 +282,15 @@ impl Stage {
         let key = EncodingKey::from_ec_pem(self.issuer.serialize_pem().as_bytes()).unwrap();
         jsonwebtoken::encode(&header, &claims, &key).unwrap()
     }
+}
+
+/// An upstream that knows the secrets, and wants a certificate.
+fn knowing(kind: &str, url: &str) -> String {
+    format!(
+        "[[upstreams]]\nname = \"sandbox-{kind}\"\nkind = \"{kind}\"\nurl = \"{url}\"\n\
+         budget = {{ logins = 100000 }}\nca_file = \"ca.pem\"\nallow_private = [\"localhost\"]\n\
+         client_certificate = {{ cert_file = \"shown.pem\", key_file = \"shown.key\" }}\n"
+    )
 }
 
 /// The issuer's keys.
