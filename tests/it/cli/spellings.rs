@@ -66,10 +66,16 @@ pub(super) fn all_encodings(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     all
 }
 
+/// In lower case, and written in another way than the spellings are.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 fn of_text(text: &str) -> Vec<(&'static str, Vec<u8>)> {
     let form: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
     let json = serde_json::to_string(text).unwrap();
-    let inside = |quoted: &str| quoted[1..quoted.len() - 1].to_owned();
+    let inside = |quoted: &str| quoted.split_at(quoted.len() - 1).0.split_at(1).1.to_owned();
     let lossless = [
         ("form", form.clone()),
         ("form", form.to_lowercase()),
@@ -114,7 +120,7 @@ fn each_spelling_is_found_where_it_stands() {
         assert!(found(URL_SAFE_NO_PAD.encode(&text).as_bytes()), "base64url after {before}");
     }
     let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    let hex: String = around(secret).bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(around(secret).as_bytes());
     for text in [around(secret), around(&form), hex, serde_json::to_string(&around(secret)).unwrap()] {
         assert!(found(text.as_bytes()), "{text}");
     }

@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use prost::Message as _;
+use std::io::Write as _;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,8 +108,8 @@ async fn the_text_of_a_panic_is_told_to_nobody() {
         drop(init(Format::Json, "trace").unwrap());
         let supervisor = Supervisor::new();
         supervisor.spawn_critical("doomed", async { panic!("it was at {}", secret().text) });
-        println!("died: {}", supervisor.failed().await);
-        println!("told: {}", asked(&supervisor).await);
+        let told = format!("died: {}\ntold: {}\n", supervisor.failed().await, asked(&supervisor).await);
+        std::io::stdout().write_all(told.as_bytes()).unwrap();
         return;
     }
     let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());

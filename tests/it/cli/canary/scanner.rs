@@ -1,6 +1,6 @@
 //! Looks for known secrets in whatever came out, in every spelling.
 
-use super::super::spellings::all_encodings;
+use super::super::spellings::{all_encodings, hex};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
@@ -32,8 +32,7 @@ impl Secret {
 
     /// One that may stand in a header, a JWT or a path.
     pub(super) fn plain(name: &str) -> Self {
-        let digest: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
-        Self::of(name, &digest[..40])
+        Self::of(name, hex(&Sha256::digest(name)).split_at(40).0)
     }
 
     pub(super) fn of(name: &str, text: &str) -> Self {

@@ -114,6 +114,9 @@ impl Run {
                 self.took(&format!("health of {service}"), told);
             }
         }
+    }
+
+    async fn every_listener(&mut self, stage: &Stage, broker: &Broker) {
         let config = stage.authority.caller(Some(&stage.client));
         let mut mesh = Caller::tls(broker.mesh, config).await.expect("it has a certificate");
         assert!(self.get(&mut mesh, PUBLIC, &[]).await.is_some());
@@ -133,7 +136,7 @@ impl Run {
         let mut caller = Caller::tls(broker.tokens, stage.authority.caller(None)).await.unwrap();
         let bearer = |text: &str| format!("Bearer {text}");
         assert!(self.get(&mut caller, PUBLIC, &[("authorization", &bearer(&good))]).await.is_some());
-        let cut = &good[..good.len() - 9];
+        let (cut, _) = good.split_at(good.len() - 9);
         let shown = [bearer(&old), bearer(&opaque.text), bearer(cut), good.clone(), format!("Basic {}", basic.text)];
         for value in &shown {
             assert!(self.get(&mut caller, PUBLIC, &[("authorization", value)]).await.is_none());
@@ -331,6 +334,7 @@ async fn nothing_that_a_talkative_broker_says_holds_a_secret() {
     run.look_at("serve", broker.process.child.id().unwrap(), &exempt);
     run.every_flow(&broker).await;
     run.every_face(&stage, &broker).await;
+    run.every_listener(&stage, &broker).await;
     let mut secrets = run.every_bearer(&stage, &broker).await;
     run.hostile_names(&stage, &broker).await;
     run.every_fault(&stage, &broker).await;
@@ -391,13 +395,4 @@ fn judge(stage: &Stage, run: &Run, more: Vec<Secret>) {
     assert!(run.codes.len() >= 6, "{:?}", run.codes);
     let needles: usize = lasting.iter().chain(&short).map(Secret::spellings).sum();
     assert!(needles > 1_000 && run.seen.bytes() > 1_000_000, "{needles} needles, {} bytes", run.seen.bytes());
-    println!(
-        "{} lasting and {} short-lived secrets, {needles} spellings, {} outputs of {} bytes, {} answers, codes {:?}",
-        lasting.len(),
-        short.len(),
-        run.seen.len(),
-        run.seen.bytes(),
-        run.answers.len(),
-        run.codes
-    );
 }

@@ -1,5 +1,6 @@
 //! All planted secrets, the upstreams that know them and those that send them back, and a configuration with every flow.
 
+use super::super::spellings::hex;
 use super::super::{ANY_PORT, Files, PATIENCE, Process, token_broker};
 use super::caller::Caller;
 use super::echo::{Echo, MODES};
@@ -117,7 +118,7 @@ pub(super) struct Stage {
 }
 
 fn sha1(text: &str) -> String {
-    digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()).as_ref())
 }
 
 fn settings(texts: &[String; 7], signing: &KeyPair) -> Settings {
@@ -235,25 +236,23 @@ impl Stage {
         );
         for (kind, path) in [("emnify", ""), ("oauth2", "/oauth2/token"), ("sensos", "/sensos"), ("wyvern", "/wyvern")]
         {
-            text.push_str(&format!(
-                "[[upstreams]]\nname = \"sandbox-{kind}\"\nkind = \"{kind}\"\nurl = \"https://localhost:{sandbox}{path}\"\n\
-                 budget = {{ logins = 100000 }}\nca_file = \"ca.pem\"\nallow_private = [\"localhost\"]\n\
-                 client_certificate = {{ cert_file = \"shown.pem\", key_file = \"shown.key\" }}\n",
-            ));
-            let path = if kind == "oauth2" { "/token" } else { "" };
-            for mode in 0..MODES {
-                text.push_str(&format!(
-                    "[[upstreams]]\nname = \"echo-{mode}-{kind}\"\nkind = \"{kind}\"\n\
-                     url = \"http://{}/m{mode}{path}\"\nbudget = {{ logins = 100000 }}\ntimeout = \"5s\"\n",
-                    self.echo.address
-                ));
-            }
+            text += &knowing(kind, &format!("https://localhost:{sandbox}{path}"));
+            (0..MODES).for_each(|mode| text += &self.echoing(kind, mode));
         }
         for row in &ROWS {
             text.push_str(&row.workspace(row.name, "sandbox"));
             (0..MODES).for_each(|mode| text.push_str(&row.workspace(&echoed(row, mode), &format!("echo-{mode}"))));
         }
         text + more
+    }
+
+    fn echoing(&self, kind: &str, mode: usize) -> String {
+        let path = if kind == "oauth2" { "/token" } else { "" };
+        format!(
+            "[[upstreams]]\nname = \"echo-{mode}-{kind}\"\nkind = \"{kind}\"\n\
+             url = \"http://{}/m{mode}{path}\"\nbudget = {{ logins = 100000 }}\ntimeout = \"2s\"\n",
+            self.echo.address
+        )
     }
 
     pub(super) async fn serve(&self) -> Broker {
@@ -283,6 +282,15 @@ impl Stage {
         let key = EncodingKey::from_ec_pem(self.issuer.serialize_pem().as_bytes()).unwrap();
         jsonwebtoken::encode(&header, &claims, &key).unwrap()
     }
+}
+
+/// An upstream that knows the secrets, and wants a certificate.
+fn knowing(kind: &str, url: &str) -> String {
+    format!(
+        "[[upstreams]]\nname = \"sandbox-{kind}\"\nkind = \"{kind}\"\nurl = \"{url}\"\n\
+         budget = {{ logins = 100000 }}\nca_file = \"ca.pem\"\nallow_private = [\"localhost\"]\n\
+         client_certificate = {{ cert_file = \"shown.pem\", key_file = \"shown.key\" }}\n"
+    )
 }
 
 /// The issuer's keys.
