@@ -1,5 +1,6 @@
 //! How fast a peer may send frames that carry no call: PING, SETTINGS, `WINDOW_UPDATE` and the like. Each costs the
-//! broker time of the processor, most an answer, and neither hyper nor h2 limits them for a peer that reads the answers.
+//! broker time of the processor, most an answer, and neither hyper nor h2 limits them for a peer that reads the
+//! answers.
 //!
 //! Whoever sends more is read more slowly, and cut once that has gone on for a while. A call earns some: clients
 //! measure their line with a PING per answer. Pure: time is an argument.

@@ -20,6 +20,7 @@ use token_broker::engine::{self, Engine};
 use token_broker::grpc::pb::GetTokenRequest;
 use token_broker::grpc::{self, Means, Parts, Reflection};
 use token_broker::health::Rule;
+use token_broker::limits::Line;
 use token_broker::listener::Peer;
 use token_broker::provider::{FetchError, Fetched, Provider};
 use token_broker::readiness::Readiness;
@@ -97,6 +98,7 @@ async fn asked(supervisor: &Supervisor) -> String {
     let mut request = request.body(axum::body::Body::from(framed)).unwrap();
     let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
     request.extensions_mut().insert(Peer { addr, identity: None, listener: "grpc".into() });
+    request.extensions_mut().insert(Line::default());
     let (head, body) = grpc::routes(parts, Means::Loopback).oneshot(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap();
     format!("{head:?} {:?} {}", body.trailers(), metrics.encode().unwrap())
