@@ -92,9 +92,12 @@ impl Pair {
     }
 }
 
+/// What passed, each way of each connection for itself: the end of one is not the beginning of another.
+type Passed = Arc<Mutex<Vec<Vec<u8>>>>;
+
 pub(super) struct Tap {
     pub(super) address: SocketAddr,
-    passed: Arc<Mutex<Vec<u8>>>,
+    passed: Passed,
     /// Who showed a certificate.
     _serving: JoinSet<()>,
 }
@@ -102,7 +105,7 @@ pub(super) struct Tap {
 impl Tap {
     pub(super) async fn before(upstream: SocketAddr, authority: &Authority) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, passed) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<u8>>>::default());
+        let (address, passed) = (listener.local_addr().unwrap(), Passed::default());
         let (mut serving, kept, acceptor) = (JoinSet::new(), Arc::clone(&passed), authority.acceptor());
         serving.spawn(async move {
             let mut connections = JoinSet::new();
@@ -120,13 +123,10 @@ impl Tap {
         Self { address, passed, _serving: serving }
     }
 
-    pub(super) fn passed(&self) -> Vec<u8> {
-        self.passed.lock().unwrap().clone()
-    }
-
     /// Tokens of answers, and what was made of secrets for a request: header of Basic, assertions.
     pub(super) fn secrets(&self) -> Vec<Secret> {
-        let passed = String::from_utf8_lossy(&self.passed()).into_owned();
+        let passed = self.passed.lock().unwrap().clone();
+        let passed: Vec<_> = passed.iter().map(|way| String::from_utf8_lossy(way)).collect();
         let before = [
             ("auth token", "\"auth_token\":\""),
             ("access token", "\"access_token\":\""),
@@ -138,10 +138,11 @@ impl Tap {
         ];
         let mut found = BTreeSet::new();
         for (name, mark) in before {
-            for part in passed.split(mark).skip(1) {
-                let text: String = part.chars().take_while(|sign| !"\"&\r\n ".contains(*sign)).collect();
+            for part in passed.iter().flat_map(|way| way.split(mark).skip(1)) {
+                // One that is cut off is no token.
+                let Some((text, _)) = part.split_once(['"', '&', '\r', '\n', ' ']) else { continue };
                 if text.len() > 16 {
-                    found.insert((name, text));
+                    found.insert((name, text.to_owned()));
                 }
             }
         }
@@ -149,18 +150,19 @@ impl Tap {
     }
 }
 
-async fn pass(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    kept: &Mutex<Vec<u8>>,
-) -> std::io::Result<()> {
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, kept: &Passed) -> std::io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
+    let way = {
+        let mut kept = kept.lock().unwrap();
+        kept.push(Vec::new());
+        kept.len() - 1
+    };
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
             return to.shutdown().await;
         }
-        kept.lock().unwrap().extend_from_slice(&buffer[..read]);
+        kept.lock().unwrap()[way].extend_from_slice(&buffer[..read]);
         to.write_all(&buffer[..read]).await?;
     }
 }
