@@ -109,7 +109,7 @@ class Stand:
             level = "{log}"
             [[grants]]
             caller = "loopback"
-            workspaces = ["{WORKSPACE}"]
+            workspaces = ["bench/*"]
             actions = ["get", "watch", "report", "health"]
             [audit]
             sinks = ["file"]

@@ -52,6 +52,8 @@ export class Broker {
       ...named('[[upstreams]]', upstreams),
       ...named('[[workspaces]]', workspaces),
       section('[[grants]]', { caller: 'loopback', workspaces: Object.keys(workspaces), actions: ['get'] }),
+      // Its stdout leads nowhere, and there is no token without a record.
+      section('[audit]', { sinks: ['file'], file: 'audit.jsonl' }),
     ];
     writeFileSync(file, sections.join('\n'));
     const child = this.#spawn(['serve', '--config', file], ['ignore', 'ignore', 'pipe']);
