@@ -51,7 +51,7 @@ export class Broker {
       section('[engine]', { min_gap: '100ms' }),
       ...named('[[upstreams]]', upstreams),
       ...named('[[workspaces]]', workspaces),
-      section('[[grants]]', { caller: 'loopback', workspaces: Object.keys(workspaces), actions: ['get'] }),
+      section('[[grants]]', { caller: 'loopback', workspaces: Object.keys(workspaces), actions: ['get', 'watch'] }),
       // Its stdout leads nowhere, and there is no token without a record.
       section('[audit]', { sinks: ['file'], file: 'audit.jsonl' }),
     ];
