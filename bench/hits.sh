@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly BOUNDS='
 engine  1850  0
 broker  5040  0
-grpc   41100 50
+grpc   41100 52
 '
 # The difference of two runs is free of what starting costs.
 readonly FEW=500 MANY=1500
